@@ -1,0 +1,1 @@
+"""Lifeboat: disaster recovery of servers across availability zones, declared in Kubernetes."""

@@ -1,0 +1,1 @@
+"""The four kinds as pydantic models: the only place where a field of the API is defined."""

@@ -1,0 +1,1 @@
+"""The embedded engine: QEMU machines whose disks are mirrored over NBD into another zone."""
