@@ -1,0 +1,191 @@
+"""What an engine sees, as values: each fact is known, or unknown with a reason.
+
+Decisions are made from these and nothing else, so an engine that cannot reach a site says so here instead of guessing:
+what an unknown blocks and what it must not block is decided by the lifecycle, in one place.
+Sizes are bytes, rates bytes per second, times are aware datetimes in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Generic, TypeAlias, TypeVar
+
+from lifeboat.engines.ledger import Ledger
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Known(Generic[T_co]):
+    """A fact that was read just now."""
+
+    value: T_co
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A fact that could not be read; `reason` says why, in words for a person."""
+
+    reason: str
+
+
+Fact: TypeAlias = Known[T_co] | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One disk of a server: its virtual size, and how much of it holds data."""
+
+    name: str
+    size_bytes: int
+    allocated_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a server is made of, as found at its site or as last recorded beside its replica."""
+
+    cpu: int
+    memory_bytes: int
+    disks: tuple[Disk, ...]
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The existing server at the site that replication copies from."""
+
+    running: bool
+    agent_connected: bool
+    boot_time: datetime | None = None
+    fenced: bool = False
+
+
+class ReplicaState(StrEnum):
+    """Where the copy stands. Only `SYNCED` says that every acknowledged write is on the replica."""
+
+    ABSENT = "Absent"
+    STARTING = "Starting"
+    COPYING = "Copying"
+    SYNCED = "Synced"
+    INTERRUPTED = "Interrupted"
+    RESYNCING = "Resyncing"
+    STOPPED = "Stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A recovery point that exists for all disks of the server, frozen at one instant.
+
+    `problem` says why it cannot be used; `used_by` names the machines whose disks stand on it;
+    `held` is true where the engine cannot remove it now (it, or an older point that needs it, is in use).
+    """
+
+    name: str
+    time: datetime
+    application_consistent: bool = False
+    problem: str | None = None
+    used_by: tuple[str, ...] = ()
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """The copy at the other site and the points kept beside it.
+
+    `resumable` is meaningful while interrupted: the engine knows what changed meanwhile and can copy just that;
+    where it is false, `reason` says why everything has to be copied again.
+    """
+
+    state: ReplicaState
+    reason: str = ""
+    copied_bytes: int = 0
+    total_bytes: int = 0
+    bytes_per_second: float = 0.0
+    lag_seconds: float | None = None
+    resumable: bool = False
+    bandwidth_limit: int | None = None
+    points: tuple[Point, ...] = ()
+
+
+class MachineState(StrEnum):
+    """What a started machine does now."""
+
+    RUNNING = "Running"
+    HALTED = "Halted"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine that the engine started from a point: a drill's or a failover's server.
+
+    `name` is the name it was launched under; `independent` is true once its disks need no point any more.
+    """
+
+    name: str
+    state: MachineState
+    instance_id: str
+    reason: str = ""
+    agent_connected: bool = False
+    addresses: tuple[str, ...] = ()
+    elastic_ip: str | None = None
+    url: str | None = None
+    independent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network of a site; `taken` maps each used address to who has it."""
+
+    name: str
+    cidr: str
+    taken: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFacts:
+    """What a site offers. `elastic_ips` maps each address of the pool to its user, or None while it is free."""
+
+    zone: str
+    namespaces: tuple[str, ...]
+    networks: tuple[Network, ...]
+    elastic_ips: Mapping[str, str | None]
+    cpu: int
+    memory_bytes: int
+    ssd: bool
+    free_bytes: int
+    servers: tuple[str, ...] = ()
+
+    def network(self, name: str) -> Network | None:
+        """The network of that name, where the site has it."""
+        return next((network for network in self.networks if network.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """All that is seen of one server.
+
+    `exists` is about the primary site's inventory; `hardware` falls back to what is recorded beside the replica, so
+    that it is there when the source is not. A known `ledger` of version 0 means that nothing was ever recorded.
+    """
+
+    server_id: str
+    exists: Fact[bool]
+    hardware: Fact[Hardware]
+    source: Fact[Source]
+    replica: Fact[Replica]
+    machines: Fact[Mapping[str, Machine]]
+    ledger: Fact[Ledger]
+
+
+@dataclass(frozen=True, slots=True)
+class PairFacts:
+    """One look at a site pair: both sites, and every server that was asked for or has a ledger."""
+
+    primary: Fact[SiteFacts]
+    recovery: Fact[SiteFacts]
+    servers: Mapping[str, ServerFacts]

@@ -1,0 +1,200 @@
+"""The ledger: the small durable record, one per server, that decides when memory and Kubernetes forget.
+
+What cannot be read off disks and processes is here: who protects the server, which failover is under way and how far
+it got, which points were chosen, whether the fence is up, which drill and failover names are spent. Engines store it at
+the recovery site by compare-and-swap on `version`; the lifecycle writes what it is about to do here before it does it.
+Statuses may be lost, objects recreated, etcd restored: what stands here holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import TypeAdapter
+
+from lifeboat.engines.verbs import Shape
+
+
+class ActiveSite(StrEnum):
+    """From where the workload is served."""
+
+    PRIMARY = "Primary"
+    RECOVERY = "Recovery"
+    NONE = "None"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The ProtectedServer object that this server belongs to."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOutcome:
+    """How one declared check ended; `message` says what was seen."""
+
+    name: str
+    passed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptOutcome:
+    """How the script after the switch ended; `exit_code` is None where it never ended."""
+
+    exit_code: int | None
+    output: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One start of the server from one point: a drill has one, a failover one for each point that was tried.
+
+    `requested` is the recoveryPoint string as it was asked, `point` the name it was resolved to, once.
+    `disks_of` is the number of the attempt whose disks it runs on: its own, or an earlier one's that were kept.
+    """
+
+    number: int
+    requested: str
+    point: str
+    point_time: datetime
+    shape: Shape
+    accepted_at: datetime
+    disks_of: int
+    application_consistent: bool = False
+    launched_at: datetime | None = None
+    ready_at: datetime | None = None
+    ended_at: datetime | None = None
+    verified: bool = False
+    script: ScriptOutcome | None = None
+    checks: tuple[CheckOutcome, ...] = ()
+    result: str | None = None
+
+
+class DrillStage(StrEnum):
+    """How far a drill got."""
+
+    LAUNCHING = "Launching"
+    VERIFYING = "Verifying"
+    RUNNING = "Running"
+    CLEANING_UP = "CleaningUp"
+
+
+@dataclass(frozen=True, slots=True)
+class DrillRecord:
+    """A drill that was accepted and has not ended; `ending` is the outcome it gets once its environment is gone."""
+
+    name: str
+    stage: DrillStage
+    attempt: Attempt
+    ending: str = ""
+    reason: str = ""
+
+
+class FailoverStage(StrEnum):
+    """How far a failover got. From `STOPPING_REPLICATION` on it can no longer fail, only be cured or rolled back."""
+
+    STOPPING_REPLICATION = "StoppingReplication"
+    LAUNCHING = "Launching"
+    VERIFYING = "Verifying"
+    AWAITING_COMMIT = "AwaitingCommit"
+    CHANGING_RECOVERY_POINT = "ChangingRecoveryPoint"
+    ROLLING_BACK = "RollingBack"
+    COMMITTING = "Committing"
+    COMMITTED = "Committed"
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverRecord:
+    """The failover that the server is in. Its last attempt is the one that serves or is being started.
+
+    `tip` is the name under which the replica was frozen at the failover, so that today's data is still there after an
+    older point was tried; `current_used` says that the tip was started from, which is possible once.
+    """
+
+    name: str
+    stage: FailoverStage
+    accepted_at: datetime
+    attempts: tuple[Attempt, ...]
+    tip: str
+    tip_time: datetime | None = None
+    current_used: bool = False
+    planned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The order to keep the source from serving: recorded before it is tried, repeated until it is confirmed."""
+
+    ordered_at: datetime
+    tried_at: datetime | None = None
+    confirmed_at: datetime | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """A drill or failover that ended. An object of this kind and name shows this and never acts again."""
+
+    kind: str
+    name: str
+    phase: str
+    reason: str
+    message: str
+    at: datetime
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Everything durable about one server. `version` counts the writes, `term` is the leader's who wrote last.
+
+    `synced` is true from the moment that the replica first held every write until the next copy starts over it: an
+    inconsistent replica must never be mistaken for a usable one, whoever died in between.
+    `leftovers` are the machines whose disks a rollback kept, gone once the server is protected again.
+    `tested` maps a point to the last drill that proved it.
+    """
+
+    server_id: str
+    version: int = 0
+    term: int = 0
+    claim: Claim | None = None
+    epoch: int = 0
+    active_site: ActiveSite = ActiveSite.PRIMARY
+    replicating: bool = False
+    synced: bool = False
+    full_copy_reason: str = ""
+    fence: Fence | None = None
+    failover: FailoverRecord | None = None
+    drills: tuple[DrillRecord, ...] = ()
+    spent: tuple[Spent, ...] = ()
+    tested: dict[str, str] = field(default_factory=dict)
+    leftovers: tuple[str, ...] = ()
+    restarted_at: datetime | None = None
+
+    def drill(self, name: str) -> DrillRecord | None:
+        """The drill of that name that is under way."""
+        return next((drill for drill in self.drills if drill.name == name), None)
+
+    def ended(self, kind: str, name: str) -> Spent | None:
+        """How the drill or failover of that name ended, where it did."""
+        return next((spent for spent in self.spent if (spent.kind, spent.name) == (kind, name)), None)
+
+
+_CODEC = TypeAdapter(Ledger)
+
+
+def encode(ledger: Ledger) -> bytes:
+    """Write a ledger as JSON, the same bytes for the same ledger."""
+    return _CODEC.dump_json(ledger, indent=1)
+
+
+def decode(data: bytes) -> Ledger:
+    """Read a ledger from JSON; `ValueError` where it is not one."""
+    return _CODEC.validate_json(data)
