@@ -94,13 +94,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """The copy at the other site and the points kept beside it.
+    """The copy at the other site and the points kept beside it; `run` is that of the copy that was started last.
 
     `resumable` is meaningful while interrupted: the engine knows what changed meanwhile and can copy just that;
     where it is false, `reason` says why everything has to be copied again.
     """
 
     state: ReplicaState
+    run: int = 0
     reason: str = ""
     copied_bytes: int = 0
     total_bytes: int = 0

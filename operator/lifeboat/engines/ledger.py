@@ -58,6 +58,7 @@ class Attempt:
 
     `requested` is the recoveryPoint string as it was asked, `point` the name it was resolved to, once.
     `disks_of` is the number of the attempt whose disks it runs on: its own, or an earlier one's that were kept.
+    `asked` is the instance as it was asked for, so that only an edit, never a changed default, restarts a server.
     """
 
     number: int
@@ -67,6 +68,7 @@ class Attempt:
     shape: Shape
     accepted_at: datetime
     disks_of: int
+    asked: str = ""
     application_consistent: bool = False
     launched_at: datetime | None = None
     ready_at: datetime | None = None
@@ -111,21 +113,32 @@ class FailoverStage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedEdit:
+    """An edit that was refused. It is not tried again by itself: nothing restarts a serving machine out of the blue."""
+
+    requested: str
+    asked: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class FailoverRecord:
     """The failover that the server is in. Its last attempt is the one that serves or is being started.
 
     `tip` is the name under which the replica was frozen at the failover, so that today's data is still there after an
-    older point was tried; `current_used` says that the tip was started from, which is possible once.
+    older point was tried (None where the replica was not consistent); `current_used` says that the tip was started
+    from as `current`, which is possible once.
     """
 
     name: str
     stage: FailoverStage
     accepted_at: datetime
     attempts: tuple[Attempt, ...]
-    tip: str
-    tip_time: datetime | None = None
+    tip: str | None = None
     current_used: bool = False
     planned: bool = False
+    refused: RefusedEdit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +168,8 @@ class Spent:
 class Ledger:
     """Everything durable about one server. `version` counts the writes, `term` is the leader's who wrote last.
 
+    `epoch` counts failovers, `run` the full copies, `resyncs` the resyncs of this run.
+    `initialized` is true once the client in the server has answered.
     `synced` is true from the moment that the replica first held every write until the next copy starts over it: an
     inconsistent replica must never be mistaken for a usable one, whoever died in between.
     `leftovers` are the machines whose disks a rollback kept, gone once the server is protected again.
@@ -167,7 +182,10 @@ class Ledger:
     claim: Claim | None = None
     epoch: int = 0
     active_site: ActiveSite = ActiveSite.PRIMARY
+    initialized: bool = False
     replicating: bool = False
+    run: int = 0
+    resyncs: int = 0
     synced: bool = False
     full_copy_reason: str = ""
     fence: Fence | None = None
@@ -176,7 +194,6 @@ class Ledger:
     spent: tuple[Spent, ...] = ()
     tested: dict[str, str] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
-    restarted_at: datetime | None = None
 
     def drill(self, name: str) -> DrillRecord | None:
         """The drill of that name that is under way."""

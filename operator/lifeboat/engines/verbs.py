@@ -37,10 +37,10 @@ class Restart:
 class StartReplication:
     """Start a full copy of all disks onto the target site, or leave the one that runs as it is.
 
-    `epoch` tells this run of replication from earlier ones. Points that exist stay usable.
+    `run` tells this copy from earlier ones: a higher one starts anew. Points that exist stay usable.
     """
 
-    epoch: int
+    run: int
     replication_network: str
     use_ssd: bool = False
     bandwidth_limit: int | None = None
@@ -48,7 +48,13 @@ class StartReplication:
 
 @dataclass(frozen=True, slots=True)
 class ResumeReplication:
-    """Go on after an interruption, copying only what changed meanwhile."""
+    """Go on after an interruption, copying only what changed meanwhile.
+
+    With `freeze_as` the last consistent state becomes a point of that name before anything is written over it: a
+    disaster in the middle of a resync must not find an inconsistent replica and nothing else.
+    """
+
+    freeze_as: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
