@@ -1,0 +1,144 @@
+"""SitePair: two sites of which one can take over from the other, and the engine that copies between them."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from lifeboat.api import cel
+from lifeboat.api.common import AGE_COLUMN, LENIENT, READY_COLUMN, Column, Condition, Model, Resource, of_map
+from lifeboat.api.values import Id
+
+ENGINES = ("qemu",)
+"""The members of `spec.engine`, the default first; another engine is added here and as a field of `Engine`."""
+
+
+def _engine_given(of: str, engine: str) -> str:
+    given = f"(has({of}.engine) && has({of}.engine.{engine}))"
+    return f"(!has({of}.engine) || {given})" if engine == ENGINES[0] else given
+
+
+class SitePairType(StrEnum):
+    """How far the two sites are apart."""
+
+    ZONE_TO_ZONE = "ZoneToZone"
+
+
+class Site(Model):
+    """One of the two sites."""
+
+    zone: Id = Field(description="The availability zone. Immutable.")
+    network: Id | None = Field(None, description="The network (VPC) of the site.")
+    replication_network: Id | None = Field(None, description="The network that carries replication to this site.")
+    recovery_network: Id | None = Field(None, description="The network that servers recovered at this site join.")
+
+
+class Qemu(Model):
+    """The engine that uses QEMU's own mirroring; it has no settings."""
+
+
+class Engine(Model):
+    """The engine that copies the disks: exactly one member."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel.rules(
+            cel.rule(
+                cel.exactly_one(*ENGINES), f"write exactly one engine, of: {', '.join(ENGINES)}; such as qemu: {{}}"
+            )
+        )
+    )
+
+    qemu: Qemu | None = Field(None, description="Copy with QEMU's own mirroring.")
+
+
+class SitePairSpec(Model):
+    """What the user asks of a SitePair."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel.rules(
+            cel.rule(
+                "self.primary.zone != self.recovery.zone",
+                "write two different zones in spec.primary.zone and spec.recovery.zone",
+                field=".recovery.zone",
+            ),
+            cel.immutable("type", "spec.type is immutable: create another SitePair"),
+            cel.rule(
+                "self.primary.zone == oldSelf.primary.zone",
+                "spec.primary.zone is immutable: create another SitePair",
+                field=".primary.zone",
+                reason="FieldValueForbidden",
+            ),
+            cel.rule(
+                "self.recovery.zone == oldSelf.recovery.zone",
+                "spec.recovery.zone is immutable: create another SitePair",
+                field=".recovery.zone",
+                reason="FieldValueForbidden",
+            ),
+            cel.rule(
+                " && ".join(f"{_engine_given('self', each)} == {_engine_given('oldSelf', each)}" for each in ENGINES),
+                "the engine is immutable: create another SitePair",
+                field=".engine",
+                reason="FieldValueForbidden",
+            ),
+        )
+    )
+
+    type: SitePairType = Field(
+        SitePairType.ZONE_TO_ZONE, description="How far the sites are apart: ZoneToZone. Immutable."
+    )
+    primary: Site = Field(description="The site where the servers are.")
+    recovery: Site = Field(description="The site that takes over.")
+    engine: Engine | None = Field(
+        None, description="The engine that copies the disks. Absent: qemu. Immutable in kind."
+    )
+
+    @property
+    def engine_name(self) -> str:
+        """The member of `engine` that is given, or the default."""
+        given = self.engine or Engine()
+        return next((name for name in ENGINES if getattr(given, name) is not None), ENGINES[0])
+
+
+class SitePairServers(Model):
+    """How many servers the pair has, by state."""
+
+    total: int = Field(0, ge=0, description="All servers of the pair.")
+    replicating: int = Field(0, ge=0, description="Servers whose replica follows.")
+    failed_over: int = Field(0, ge=0, description="Servers that are served from the recovery site.")
+    faulty: int = Field(0, ge=0, description="Servers that need a person.")
+
+
+class SitePairStatus(Model):
+    """What the operator found."""
+
+    observed_generation: int | None = Field(None, description="The generation that this status is about.")
+    engine: str | None = Field(None, description="The engine in use.")
+    servers: SitePairServers | None = Field(None, description="How many servers the pair has.")
+    worst_lag_seconds: int | None = Field(
+        None, ge=0, description="How far the server that lags most is behind, in seconds."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        (), json_schema_extra=of_map("type"), description="The conditions of the object."
+    )
+
+
+class SitePair(Resource):
+    """Two sites of which one can take over from the other."""
+
+    PLURAL: ClassVar[str] = "sitepairs"
+    SHORT_NAME: ClassVar[str] = "sp"
+    COLUMNS: ClassVar[tuple[Column, ...]] = (
+        Column("Primary", "string", ".spec.primary.zone"),
+        Column("Recovery", "string", ".spec.recovery.zone"),
+        Column("Engine", "string", ".status.engine"),
+        Column("Servers", "integer", ".status.servers.total"),
+        Column("Replicating", "integer", ".status.servers.replicating"),
+        READY_COLUMN,
+        AGE_COLUMN,
+    )
+
+    kind: Literal["SitePair"] = "SitePair"
+    spec: SitePairSpec = Field(description="What is asked; the operator never writes it.")
+    status: Annotated[SitePairStatus, LENIENT] = Field(
+        SitePairStatus(), description="What is; only the operator writes it."
+    )
