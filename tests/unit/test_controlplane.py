@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from demo import cache
 from demo.controlplane import ControlPlane, binaries, build, plane
 
 MODULE = Path(build.__file__).parent
@@ -37,7 +38,7 @@ def test_kubernetes_is_linked_with_its_version_and_etcd_is_not() -> None:
 
 
 def test_a_go_mod_without_kubernetes_is_refused() -> None:
-    with pytest.raises(build.BuildError, match="does not require"):
+    with pytest.raises(cache.BuildError, match="does not require"):
         build.kubernetes_version("module x\nrequire k8s.io/api v0.1.0\n")
 
 
@@ -51,7 +52,7 @@ def test_go_versions(text: str, version: tuple[int, int] | None) -> None:
 
 def test_kubebuilder_assets_are_used_when_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
-    with pytest.raises(build.BuildError, match="lacks etcd, kube-apiserver, kubectl"):
+    with pytest.raises(cache.BuildError, match="lacks etcd, kube-apiserver, kubectl"):
         binaries()
     for name in build.PROGRAMS:
         (tmp_path / name).touch(mode=0o755)
@@ -60,12 +61,12 @@ def test_kubebuilder_assets_are_used_when_complete(tmp_path: Path, monkeypatch: 
 
 def test_the_cache_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert build.cache_root() == tmp_path / "lifeboat"
+    assert cache.cache_root() == tmp_path / "lifeboat"
 
 
 def test_a_failed_build_says_what_failed() -> None:
-    with pytest.raises(build.BuildError, match=r"ended with code 3:\nno luck"):
-        build.run_with_progress("trying", ["sh", "-c", "echo no luck; exit 3"])
+    with pytest.raises(cache.BuildError, match=r"ended with code 3:\nno luck"):
+        cache.run_with_progress("trying", ["sh", "-c", "echo no luck; exit 3"])
 
 
 def test_both_servers_listen_on_loopback_and_meet() -> None:
