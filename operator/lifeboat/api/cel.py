@@ -32,7 +32,10 @@ def exactly_one(*fields: str) -> str:
 
 def unchanged(*fields: str) -> str:
     """Return an expression that is true when none of the fields, present or absent, differs from before."""
-    return " && ".join(f"self.?{field} == oldSelf.?{field}" for field in fields)
+    return " && ".join(  # not self.?field == oldSelf.?field, whose cost the API server cannot bound
+        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+        for field in fields
+    )
 
 
 def immutable(field: str, message: str) -> Rule:

@@ -147,7 +147,7 @@ def _named(grammar: str, maximum: int, message: str) -> WithJsonSchema:
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration_of),
-    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    PlainSerializer(format_duration, return_type=str),
     _text(
         DURATION_MAX_LENGTH,
         cel.rule(
@@ -161,7 +161,7 @@ Duration = Annotated[
 Quantity = Annotated[
     int,
     BeforeValidator(_quantity_of),
-    PlainSerializer(format_quantity, return_type=str, when_used="json"),
+    PlainSerializer(format_quantity, return_type=str),
     WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
@@ -180,12 +180,10 @@ Quantity = Annotated[
 
 _TIME_SCHEMA: Final = WithJsonSchema({"type": "string", "format": "date-time"})
 
-Time = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str, when_used="json"), _TIME_SCHEMA]
+Time = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str), _TIME_SCHEMA]
 """A moment in whole seconds, as `metav1.Time`."""
 
-MicroTime = Annotated[
-    AwareDatetime, PlainSerializer(format_micro_time, return_type=str, when_used="json"), _TIME_SCHEMA
-]
+MicroTime = Annotated[AwareDatetime, PlainSerializer(format_micro_time, return_type=str), _TIME_SCHEMA]
 """A moment that keeps its fraction: a recovery point's time, cut short, would no longer find that point."""
 
 Id = Annotated[
