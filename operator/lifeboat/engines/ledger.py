@@ -128,7 +128,7 @@ class FailoverRecord:
 
     `tip` is the name under which the replica was frozen at the failover, so that today's data is still there after an
     older point was tried (None where the replica was not consistent); `current_used` says that the tip was started
-    from as `current`, which is possible once.
+    from as `current`, which is possible once. `inherited` is true where another Failover object began it.
     """
 
     name: str
@@ -139,6 +139,7 @@ class FailoverRecord:
     current_used: bool = False
     planned: bool = False
     refused: RefusedEdit | None = None
+    inherited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ class Ledger:
     `initialized` is true once the client in the server has answered.
     `synced` is true from the moment that the replica first held every write until the next copy starts over it: an
     inconsistent replica must never be mistaken for a usable one, whoever died in between.
+    `first_point` is the point to take as soon as a copy is whole, until it is there.
     `leftovers` are the machines whose disks a rollback kept, gone once the server is protected again.
     `tested` maps a point to the last drill that proved it.
     """
@@ -187,6 +189,7 @@ class Ledger:
     run: int = 0
     resyncs: int = 0
     synced: bool = False
+    first_point: str | None = None
     full_copy_reason: str = ""
     fence: Fence | None = None
     failover: FailoverRecord | None = None

@@ -1,0 +1,78 @@
+"""Deletion of a ProtectedServer: keep what was copied, or free it where that destroys nothing that is needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lifeboat.api.names import DISCARD, FINALIZER
+from lifeboat.api.protectedserver import DeletionPolicy
+from lifeboat.engines import verbs
+from lifeboat.engines.facts import Known, ReplicaState
+from lifeboat.engines.ledger import FailoverStage
+from lifeboat.lifecycle import reasons
+from lifeboat.lifecycle.view import Draft, DropFinalizer, Notice, View, known
+
+
+def decide_deletion(view: View, draft: Draft) -> None:
+    """Bring a deleted ProtectedServer to where its finalizer can go."""
+    metadata = view.server.metadata
+    if metadata.deletion_timestamp is None or FINALIZER not in metadata.finalizers:
+        return
+    delete = view.server.spec.deletion_policy is DeletionPolicy.DELETE
+    if notice := _obstacle(view, draft, delete=delete):
+        draft.note(view.subject, notice)
+        return
+    if draft.ledger.failover is None:
+        replica = known(view.facts.replica)
+        if draft.ledger.replicating:
+            draft.ledger = replace(draft.ledger, replicating=False)
+            return
+        if replica is not None and replica.state not in (ReplicaState.STOPPED, ReplicaState.ABSENT):
+            draft.act(view.subject, verbs.StopReplication())
+            return
+        if delete and not _released(view, draft):
+            return
+    if draft.ledger.claim is not None:
+        draft.ledger = replace(draft.ledger, claim=None)
+        return
+    draft.act(view.subject, DropFinalizer())
+
+
+def _obstacle(view: View, draft: Draft, *, delete: bool) -> Notice | None:
+    if draft.ledger.drills:
+        names = ", ".join(drill.name for drill in draft.ledger.drills)
+        return Notice(reasons.IN_USE, f"waiting for drills to be cleared: {names}", stalled=False)
+    if not delete:
+        return None
+    record = draft.ledger.failover
+    if record is not None and record.stage is not FailoverStage.COMMITTED:
+        return Notice(
+            reasons.IN_USE,
+            f"failover {record.name} is not committed, and its server stands on these points; commit it or roll it "
+            "back",
+            stalled=False,
+        )
+    if view.server.metadata.annotations.get(DISCARD) == view.server.spec.server_id or record is not None:
+        return None
+    match view.facts.source:
+        case Known(source) if source.running:
+            return None
+        case _:
+            return Notice(
+                reasons.SOURCE_DOWN,
+                "the source is not known to be alive, so this may be the only copy of its data; start the source, or "
+                f"annotate with {DISCARD}={view.server.spec.server_id} to delete the copy all the same",
+            )
+
+
+def _released(view: View, draft: Draft) -> bool:
+    found, replica = known(view.facts.machines), known(view.facts.replica)
+    if found is None or replica is None:
+        draft.note(view.subject, Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False))
+        return False
+    leftovers = [name for name in draft.ledger.leftovers if name in found]
+    for name in leftovers:
+        draft.act(view.subject, verbs.RemoveMachine(name))
+    if not leftovers and replica.state is not ReplicaState.ABSENT:
+        draft.act(view.subject, verbs.ReleaseReplica())
+    return not leftovers and replica.state is ReplicaState.ABSENT

@@ -1,0 +1,244 @@
+"""Replication of a server that is served from its primary site: start, resume, points, pruning, stop, restart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lifeboat.api import values
+from lifeboat.api.names import RESTARTED_AT
+from lifeboat.api.protectedserver import Direction
+from lifeboat.engines import verbs
+from lifeboat.engines.facts import Known, Replica, ReplicaState, Unknown
+from lifeboat.engines.ledger import FailoverStage
+from lifeboat.lifecycle import points, reasons
+from lifeboat.lifecycle.view import Draft, Notice, View, known
+
+_AT_REST = (ReplicaState.ABSENT, ReplicaState.STOPPED)
+
+
+def decide_replication(view: View, draft: Draft) -> None:
+    """Bring replication to what spec asks, unless a failover has the server."""
+    _note_client(view, draft)
+    _restart(view, draft)
+    _refuse_reverse(view, draft)
+    if draft.ledger.failover is not None or view.server.metadata.deletion_timestamp:
+        return
+    match view.facts.replica:
+        case Unknown(reason):
+            draft.note(
+                view.subject, Notice(reasons.SITE_SILENT, f"the replica cannot be seen: {reason}", stalled=False)
+            )
+        case Known(replica) if view.server.spec.replication.enabled:
+            _replicate(view, draft, replica)
+        case Known(replica):
+            _stop(view, draft, replica)
+
+
+def _note_client(view: View, draft: Draft) -> None:
+    source = known(view.facts.source)
+    if source is not None and source.agent_connected and not draft.ledger.initialized:
+        draft.ledger = replace(draft.ledger, initialized=True)
+
+
+def _restart(view: View, draft: Draft) -> None:
+    """Restart the server where the annotation is later than its boot, so that doing it twice does it once."""
+    text = view.server.metadata.annotations.get(RESTARTED_AT)
+    if text is None or draft.ledger.failover is not None:
+        return
+    try:
+        asked = values.parse_time(text)
+    except ValueError as error:
+        draft.note(view.subject, Notice(reasons.INVALID_VALUE, f"annotation {RESTARTED_AT}: {error}"))
+        return
+    source = known(view.facts.source)
+    if source is not None and source.running and source.boot_time is not None and source.boot_time < asked <= view.now:
+        draft.act(view.subject, verbs.Restart())
+
+
+def _refuse_reverse(view: View, draft: Draft) -> None:
+    if view.server.spec.replication.direction is not Direction.REVERSE:
+        return
+    record = draft.ledger.failover
+    if record is not None and record.stage is FailoverStage.COMMITTED:
+        draft.note(
+            view.subject,
+            Notice(reasons.NOT_SUPPORTED, "reverse replication is not available yet; set direction: Forward"),
+        )
+    else:
+        draft.note(
+            view.subject,
+            Notice(
+                reasons.PHASE_DOES_NOT_ALLOW,
+                "direction: Reverse is possible after a committed failover only; set direction: Forward",
+            ),
+        )
+
+
+def _stop(view: View, draft: Draft, replica: Replica) -> None:
+    if draft.ledger.replicating:
+        draft.ledger = replace(draft.ledger, replicating=False)
+    elif replica.state not in _AT_REST:
+        draft.act(view.subject, verbs.StopReplication())
+
+
+def _replicate(view: View, draft: Draft, replica: Replica) -> None:
+    ledger = draft.ledger
+    if replica.run < ledger.run or not ledger.replicating or replica.state in _AT_REST:
+        _start(view, draft, replica)
+        return
+    match replica.state:
+        case ReplicaState.SYNCED:
+            if not ledger.synced:
+                draft.ledger = replace(ledger, synced=True, first_point=points.name_for(view.now))
+            _keep_points(view, draft, replica)
+        case ReplicaState.INTERRUPTED:
+            _repair(view, draft, replica)
+        case ReplicaState.COPYING | ReplicaState.STARTING:
+            limit = view.server.spec.replication.bandwidth_limit
+            if replica.state is ReplicaState.COPYING and replica.bandwidth_limit != limit:
+                draft.act(view.subject, verbs.LimitBandwidth(limit))
+        case _:
+            pass
+
+
+def _start(view: View, draft: Draft, replica: Replica) -> None:
+    """Start a full copy: first in the ledger, which also says that the replica holds nothing usable from here on."""
+    ledger, replication = draft.ledger, view.server.spec.replication
+    if notice := start_refusal(view, draft):
+        draft.note(view.subject, notice)
+        return
+    if not ledger.replicating:
+        again = replica.state is not ReplicaState.ABSENT
+        draft.ledger = replace(
+            ledger,
+            replicating=True,
+            run=ledger.run + 1,
+            resyncs=0,
+            synced=False,
+            full_copy_reason="replication was stopped, and what changed meanwhile is not known" if again else "",
+        )
+        return
+    network = replication.replication_network or view.pair.spec.recovery.replication_network
+    if network is not None:
+        draft.act(
+            view.subject,
+            verbs.StartReplication(ledger.run, network, bool(replication.use_ssd), replication.bandwidth_limit),
+        )
+
+
+def start_refusal(view: View, draft: Draft) -> Notice | None:
+    """Why replication cannot start now, the first reason of an ordered list; None where it can."""
+    replication = view.server.spec.replication
+    recovery = known(view.recovery)
+    match view.facts.exists:
+        case Known(False):
+            return Notice(
+                reasons.UNKNOWN_SERVER,
+                f"server {view.server.spec.server_id} is no longer in zone {view.pair.spec.primary.zone}; "
+                "its replica and points are kept",
+            )
+        case _:
+            pass
+    if isinstance(view.facts.source, Unknown):
+        return Notice(
+            reasons.SITE_SILENT, f"the primary site does not answer: {view.facts.source.reason}", stalled=False
+        )
+    source = view.facts.source.value
+    if not source.running:
+        return Notice(
+            reasons.SOURCE_DOWN, "the server is not running at the primary site; start it there", stalled=False
+        )
+    if not draft.ledger.initialized:
+        return Notice(
+            reasons.INSTALLING_AGENT,
+            "waiting for the client in the server; if it does not come up, restart the server: "
+            f"kubectl annotate ps {view.server.metadata.name} lifeboat.dev/restartedAt=$(date -u +%FT%TZ) --overwrite",
+            stalled=False,
+        )
+    if recovery is None:
+        return Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False)
+    network = replication.replication_network or view.pair.spec.recovery.replication_network
+    if network is None:
+        return Notice(
+            reasons.NETWORK_MISSING,
+            "no replication network is named: set spec.replication.replicationNetwork, or replicationNetwork on the "
+            "SitePair's recovery site",
+        )
+    if recovery.network(network) is None:
+        return Notice(
+            reasons.UNKNOWN_NETWORK,
+            f"zone {recovery.zone} has no network {network!r}; it has: "
+            f"{', '.join(sorted(n.name for n in recovery.networks)) or 'none'}",
+        )
+    if replication.use_ssd and not recovery.ssd:
+        return Notice(reasons.NO_SSD, f"zone {recovery.zone} has no SSD tier; leave useSSD out")
+    if replication.bandwidth_limit is not None and not view.capabilities.bandwidth_limit:
+        return Notice(reasons.NOT_SUPPORTED, "this engine has no bandwidth limit; leave bandwidthLimit out")
+    return None
+
+
+def _repair(view: View, draft: Draft, replica: Replica) -> None:
+    """Resume an interrupted copy, or begin a new one where the engine lost track of what changed."""
+    ledger = draft.ledger
+    if replica.resumable:
+        if ledger.synced:
+            draft.ledger = replace(ledger, synced=False, resyncs=ledger.resyncs + 1)
+            return
+        freeze_as = f"before-resync-{ledger.run}-{ledger.resyncs}" if ledger.resyncs else None
+        draft.act(view.subject, verbs.ResumeReplication(freeze_as))
+        return
+    if start_refusal(view, draft) is None:
+        draft.ledger = replace(
+            ledger, run=ledger.run + 1, resyncs=0, synced=False, full_copy_reason=replica.reason or "the copy was lost"
+        )
+
+
+def _keep_points(view: View, draft: Draft, replica: Replica) -> None:
+    tiers = view.server.spec.replication.tiers
+    if any(tier.application_consistent for tier in tiers) and not view.capabilities.application_consistent_points:
+        draft.note(
+            view.subject,
+            Notice(
+                reasons.NOT_SUPPORTED,
+                "this engine takes no application-consistent points; leave applicationConsistent out",
+            ),
+        )
+    first = draft.ledger.first_point
+    if first is not None:
+        # A copy that has just become whole is kept at once, not at the next full hour.
+        if any(point.name == first for point in replica.points):
+            draft.ledger = replace(draft.ledger, first_point=None)
+        else:
+            draft.act(view.subject, verbs.TakePoint(first))
+        return
+    if points.due(tiers, replica.points, view.now):
+        frozen = view.capabilities.application_consistent_points and points.wants_application_consistency(
+            tiers, replica.points, view.now
+        )
+        draft.act(view.subject, verbs.TakePoint(points.name_for(view.now), frozen))
+        return
+    if surplus := points.surplus(tiers, replica.points):
+        draft.act(view.subject, verbs.PrunePoints(surplus))
+    if draft.ledger.tested:
+        _forget_tested(draft, replica)
+    if draft.ledger.leftovers:
+        _clear_leftovers(view, draft)
+
+
+def _forget_tested(draft: Draft, replica: Replica) -> None:
+    names = {point.name for point in replica.points}
+    tested = {point: drill for point, drill in draft.ledger.tested.items() if point in names}
+    if tested != draft.ledger.tested:
+        draft.ledger = replace(draft.ledger, tested=tested)
+
+
+def _clear_leftovers(view: View, draft: Draft) -> None:
+    """Delete the disks that a rollback kept: the server is protected again, with a point of its own."""
+    machines = known(view.facts.machines)
+    if machines is None:
+        return
+    present = tuple(name for name in draft.ledger.leftovers if name in machines)
+    if present != draft.ledger.leftovers:
+        draft.ledger = replace(draft.ledger, leftovers=present)
+    for name in present:
+        draft.act(view.subject, verbs.RemoveMachine(name))

@@ -1,0 +1,107 @@
+"""Names of machines and the steps of an attempt that a drill and a failover have in common."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from lifeboat.api.common import Check, Instance, Result
+from lifeboat.engines import verbs
+from lifeboat.engines.facts import Machine, MachineState, Unknown
+from lifeboat.engines.ledger import Attempt, FailoverRecord
+from lifeboat.lifecycle import reasons
+from lifeboat.lifecycle.shapes import ShapeRequest, shape
+from lifeboat.lifecycle.view import Draft, Notice, Subject, Verify, View, known
+
+# How long a machine without checks may take until its client answers; then it counts as started all the same.
+BOOT_PATIENCE = timedelta(minutes=5)
+
+
+def drill_machine(name: str) -> str:
+    """The machine of the drill of that name."""
+    return f"drill-{name}"
+
+
+def failover_machine(epoch: int, number: int) -> str:
+    """The machine of that attempt of the failover that began this epoch."""
+    return f"failover-{epoch}-{number}"
+
+
+def attempt_machines(epoch: int, record: FailoverRecord) -> dict[str, Attempt]:
+    """The machines of all attempts of a failover, by name."""
+    return {failover_machine(epoch, attempt.number): attempt for attempt in record.attempts}
+
+
+def shape_for(
+    view: View, instance: Instance, *, isolated: bool, owner: str, elastic_ip_now: str | None = None
+) -> verbs.Shape | Notice:
+    """The machine that this instance block means at the recovery site, or why it cannot be started."""
+    if isinstance(view.recovery, Unknown):
+        return Notice(reasons.SITE_SILENT, f"the recovery site does not answer: {view.recovery.reason}", stalled=False)
+    if isinstance(view.facts.hardware, Unknown):
+        return Notice(
+            reasons.SITE_SILENT, f"the server's size is not known: {view.facts.hardware.reason}", stalled=False
+        )
+    if instance.elastic_ip is not None and not view.capabilities.elastic_ips:
+        return Notice(reasons.NOT_SUPPORTED, "this engine has no elastic IPs; leave elasticIP out")
+    if instance.use_ssd is None:
+        instance = instance.model_copy(update={"use_ssd": bool(view.server.spec.replication.use_ssd)})
+    site = view.pair.spec.recovery
+    return shape(
+        ShapeRequest(
+            instance=instance,
+            hardware=view.facts.hardware.value,
+            default_network=view.server.spec.replication.recovery_network or site.recovery_network or site.network,
+            site=view.recovery.value,
+            isolated=isolated,
+            owner=owner,
+            elastic_ip_now=elastic_ip_now,
+        )
+    )
+
+
+def verify(
+    view: View,
+    draft: Draft,
+    subject: Subject,
+    machine: Machine,
+    attempt: Attempt,
+    checks: tuple[Check, ...],
+    *,
+    has_script: bool,
+) -> Attempt | None:
+    """The attempt once script and checks have ended, or None while they run; starts them where they do not."""
+    run_script = has_script and attempt.disks_of == attempt.number
+    if not run_script and not checks:
+        if machine.agent_connected:
+            return replace(attempt, verified=True, ready_at=view.now)
+        if attempt.launched_at is not None and view.now - attempt.launched_at >= BOOT_PATIENCE:
+            return replace(attempt, verified=True)
+        return None
+    seen = view.verifications.get(machine.name)
+    if seen is None:
+        draft.act(subject, Verify(machine.name, checks, run_script))
+        return None
+    if not seen.done:
+        return None
+    script_passed = seen.script is None or seen.script.exit_code == 0
+    passed = script_passed and all(check.passed for check in seen.checks)
+    return replace(
+        attempt,
+        verified=True,
+        script=seen.script,
+        checks=seen.checks,
+        ready_at=seen.ready_at if passed else None,
+        result=(Result.PASSED if passed else Result.FAILED).value,
+    )
+
+
+def running(view: View, name: str) -> Machine | None:
+    """The machine of that name, where it runs."""
+    machine = (known(view.facts.machines) or {}).get(name)
+    return machine if machine is not None and machine.state is MachineState.RUNNING else None
+
+
+def launched(attempt: Attempt, now: datetime) -> Attempt:
+    """The attempt once its machine runs."""
+    return replace(attempt, launched_at=attempt.launched_at or now)
