@@ -151,7 +151,7 @@ def _proceed(view: View, draft: Draft, record: DrillRecord, drill: Drill | None)
                 draft.act(subject, verbs.Launch(name, record.attempt.point, record.attempt.shape))
         case DrillStage.VERIFYING if machine is None or machine.state is not MachineState.RUNNING:
             draft.act(subject, verbs.Launch(name, record.attempt.point, record.attempt.shape))
-        case DrillStage.VERIFYING if drill is not None:
+        case DrillStage.VERIFYING if drill is not None and machine is not None:
             has_script = drill.spec.instance.post_script is not None
             verified = machines.verify(
                 view, draft, subject, machine, record.attempt, drill.spec.checks, has_script=has_script
@@ -162,7 +162,7 @@ def _proceed(view: View, draft: Draft, record: DrillRecord, drill: Drill | None)
         case DrillStage.CLEANING_UP if machine is not None:
             draft.act(subject, verbs.RemoveMachine(name))
         case DrillStage.CLEANING_UP:
-            _end(view, draft, record, drill)
+            _end(view, draft, record)
         case DrillStage.RUNNING | DrillStage.VERIFYING:
             if machine is None or machine.state is not MachineState.RUNNING:
                 draft.note(
@@ -179,11 +179,8 @@ def _ending(view: View, draft: Draft, record: DrillRecord, drill: Drill | None) 
     """The record on its way out, where something ends the drill now."""
     cleaning = replace(record, stage=DrillStage.CLEANING_UP, ending=DrillPhase.CLEANED_UP.value)
     failover = draft.ledger.failover
-    if (
-        record.stage is DrillStage.LAUNCHING
-        and failover is not None
-        and failover.accepted_at >= record.attempt.accepted_at
-    ):
+    launching = record.stage is DrillStage.LAUNCHING
+    if launching and failover is not None and failover.accepted_at >= record.attempt.accepted_at:
         return replace(cleaning, ending=DrillPhase.FAILED.value, reason=reasons.YIELDED)
     if drill is None:
         return None
@@ -195,12 +192,12 @@ def _ending(view: View, draft: Draft, record: DrillRecord, drill: Drill | None) 
     if ttl is not None and launched_at is not None and view.now - launched_at >= ttl:
         return replace(cleaning, reason="its ttl ended")
     trouble = view.troubles.get(Subject(DRILL, record.name))
-    if record.stage is DrillStage.LAUNCHING and trouble is not None and trouble.stalled:
+    if launching and trouble is not None and trouble.stalled:
         return replace(cleaning, ending=DrillPhase.FAILED.value, reason=trouble.message)
     return None
 
 
-def _end(view: View, draft: Draft, record: DrillRecord, drill: Drill | None) -> None:
+def _end(view: View, draft: Draft, record: DrillRecord) -> None:
     reason = reasons.CLEANED_UP
     message = f"the environment is cleared: {record.reason}"
     if record.ending == DrillPhase.FAILED:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from lifeboat.api.failover import Failover
 from lifeboat.api.names import CURRENT
 from lifeboat.engines import verbs
-from lifeboat.engines.facts import Known
+from lifeboat.engines.facts import Unknown
 from lifeboat.engines.ledger import FailoverRecord, FailoverStage, RefusedEdit
 from lifeboat.lifecycle import machines, points, reasons
 from lifeboat.lifecycle.shapes import fingerprint, same_but_elastic_ip
@@ -58,17 +58,15 @@ def _decide(
     if isinstance(shape, Notice):
         return shape
     asked = fingerprint(spec.instance)
-    resolved: points.Resolved | Notice | None = None
+    resolved: points.Resolved | None = None
     if not same_point:
-        match view.facts.replica:
-            case Known(replica):
-                resolved = points.resolve_for_failover(
-                    spec.recovery_point, replica.points, draft.ledger, record, view.now
-                )
-            case _:
-                return Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False)
-        if isinstance(resolved, Notice):
-            return resolved
+        if isinstance(view.facts.replica, Unknown):
+            return Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False)
+        kept = view.facts.replica.value.points
+        found = points.resolve_for_failover(spec.recovery_point, kept, draft.ledger, record, view.now)
+        if isinstance(found, Notice):
+            return found
+        resolved = found
     moves = resolved is not None and (
         resolved.point != attempt.point or (resolved.disks_of is not None and resolved.disks_of != attempt.disks_of)
     )

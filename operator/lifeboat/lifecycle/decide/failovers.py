@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from lifeboat.api.failover import Failover, FailoverPhase
 from lifeboat.engines import verbs
-from lifeboat.engines.facts import Known, MachineState, ReplicaState, Unknown
+from lifeboat.engines.facts import Known, MachineState, Replica, ReplicaState, Unknown
 from lifeboat.engines.ledger import (
     ActiveSite,
     Attempt,
@@ -250,20 +250,15 @@ def _await_commit(
 def _roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -> None:
     if not _all_halted(view, draft, subject, record, keep=None):
         return
-    match view.facts.source, view.facts.exists:
-        case _, Known(False):
-            pass
-        case Unknown(reason), _:
-            draft.note(
-                subject,
-                Notice(
-                    reasons.SITE_SILENT,
-                    f"the recovered server is stopped; the source's fence is lifted once its site answers: {reason}",
-                    stalled=False,
-                ),
+    source = view.facts.source
+    if view.facts.exists != Known(value=False):
+        if isinstance(source, Unknown):
+            message = (
+                "the recovered server is stopped; the source's fence is lifted once its site answers: " + source.reason
             )
+            draft.note(subject, Notice(reasons.SITE_SILENT, message, stalled=False))
             return
-        case Known(source), _ if source.fenced:
+        if source.value.fenced:
             draft.act(subject, verbs.Unfence())
             return
     match view.facts.replica:
@@ -308,7 +303,7 @@ def _commit(view: View, draft: Draft, subject: Subject, record: FailoverRecord) 
         draft.act(subject, verbs.RemoveMachine(name))
     if others:
         return
-    if replica.state is not ReplicaState.ABSENT and any(not point.used_by for point in replica.points):
+    if _freeable(replica):
         draft.act(subject, verbs.ReleaseReplica())
         return
     notice = Notice(reasons.COMMITTED, "the recovered server is independent; replica and points are freed")
@@ -320,8 +315,15 @@ def _commit(view: View, draft: Draft, subject: Subject, record: FailoverRecord) 
 def _release_rest(view: View, draft: Draft, subject: Subject) -> None:
     """Free the points that a drill still held at the commit, once it is cleared."""
     replica = known(view.facts.replica)
-    if replica is not None and any(not point.used_by and not point.held for point in replica.points):
+    if replica is not None and _freeable(replica):
         draft.act(subject, verbs.ReleaseReplica())
+
+
+def _freeable(replica: Replica) -> bool:
+    """Whether anything is left of the replica that no drill's machine stands on."""
+    if replica.state is ReplicaState.ABSENT:
+        return False
+    return not replica.points or any(not point.used_by and not point.held for point in replica.points)
 
 
 def _spend(
