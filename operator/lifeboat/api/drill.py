@@ -1,7 +1,7 @@
 """Drill: a rehearsal, a server started from a recovery point apart from everything that serves."""
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -34,13 +34,17 @@ class DrillPhase(StrEnum):
     FAILED = "Failed"
 
 
+IMMUTABLE: Final = ("serverRef", "recoveryPoint", "instance", "checks", "ttl")
+"""All of spec except `running`."""
+
+
 class DrillSpec(Model):
     """What the user asks of a Drill."""
 
     model_config = ConfigDict(
         json_schema_extra=cel.rules(
             cel.rule(
-                cel.unchanged("serverRef", "recoveryPoint", "instance", "checks", "ttl"),
+                cel.unchanged(*IMMUTABLE),
                 "a Drill's spec is immutable except running: create another Drill",
                 reason="FieldValueForbidden",
             ),
