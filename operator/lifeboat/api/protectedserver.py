@@ -208,6 +208,7 @@ class ProtectedServerSpec(Model):
             ),
             cel.rule(
                 "!self.?replication.originalMachine.orValue(false) || "
+                "self.?replication.direction.orValue('Forward') != 'Reverse' || "
                 "self.?replication.confirmWipe.orValue('') == self.serverId",
                 "originalMachine wipes the original server: repeat spec.serverId in spec.replication.confirmWipe",
                 field=".replication",
