@@ -1,0 +1,60 @@
+"""What may be asked of a server now: the same preconditions that accept a request, said beforehand."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from lifeboat.engines.facts import Known
+from lifeboat.engines.ledger import FailoverStage, Ledger
+from lifeboat.lifecycle.decide import acceptance
+from lifeboat.lifecycle.view import Notice, View, known
+
+
+class Operation(StrEnum):
+    """What a person can ask for, by editing a spec or creating an object."""
+
+    START_REPLICATION = "StartReplication"
+    STOP_REPLICATION = "StopReplication"
+    RESTART = "Restart"
+    DRILL = "Drill"
+    FAILOVER = "Failover"
+    CHANGE_RECOVERY_POINT = "ChangeRecoveryPoint"
+    COMMIT = "Commit"
+    ROLLBACK = "Rollback"
+
+
+def allowed_operations(view: View, ledger: Ledger) -> tuple[Operation, ...]:
+    """The operations that would be accepted now, sorted by name."""
+    return tuple(sorted(_allowed(view, ledger)))
+
+
+def _allowed(view: View, ledger: Ledger) -> set[Operation]:
+    replica, record = known(view.facts.replica), ledger.failover
+    allowed: set[Operation] = set()
+    source = known(view.facts.source)
+    if record is None:
+        allowed.add(Operation.STOP_REPLICATION if ledger.replicating else Operation.START_REPLICATION)
+        if source is not None and source.running and source.boot_time is not None:
+            allowed.add(Operation.RESTART)
+        if acceptance.refusal(_latest(view, ledger)) is None:
+            allowed.add(Operation.FAILOVER)
+    elif record.stage in (FailoverStage.VERIFYING, FailoverStage.AWAITING_COMMIT):
+        allowed.add(Operation.ROLLBACK)
+        allowed.add(Operation.CHANGE_RECOVERY_POINT)
+        if record.stage is FailoverStage.AWAITING_COMMIT:
+            allowed.add(Operation.COMMIT)
+    drillable = record is None or record.stage is FailoverStage.AWAITING_COMMIT
+    usable = replica is not None and any(point.problem is None for point in replica.points)
+    if drillable and usable and isinstance(view.recovery, Known):
+        allowed.add(Operation.DRILL)
+    return allowed
+
+
+def _latest(view: View, ledger: Ledger) -> acceptance.Request:
+    """A failover to whatever is there: the tip where it is consistent, else the latest point."""
+    return acceptance.Request(view, ledger, "current" if ledger.synced else "latest")
+
+
+def failover_refusal(view: View, ledger: Ledger) -> Notice | None:
+    """Why a failover could not begin now, or None where it could."""
+    return acceptance.refusal(_latest(view, ledger))
