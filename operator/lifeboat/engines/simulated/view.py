@@ -1,0 +1,198 @@
+"""What is seen of the world: facts made from the records, and the same object again while nothing changed.
+
+Unchanged facts are handed out by identity, so that a caller can skip thousands of idle servers with `is`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from types import MappingProxyType
+
+from lifeboat.engines.contract import Pair
+from lifeboat.engines.facts import (
+    Fact,
+    Hardware,
+    Known,
+    Machine,
+    Network,
+    PairFacts,
+    Point,
+    Replica,
+    ReplicaState,
+    ServerFacts,
+    SiteFacts,
+    Source,
+    Unknown,
+)
+from lifeboat.engines.ledger import Ledger
+from lifeboat.engines.simulated.state import MachineRecord, Model, ReplicaRecord, SourceRecord, Track, ZoneRecord
+
+_ABSENT = Replica(ReplicaState.ABSENT)
+_FED_BY_SOURCE = {ReplicaState.STARTING, ReplicaState.COPYING, ReplicaState.SYNCED, ReplicaState.RESYNCING}
+
+
+def pair_facts(model: Model, pair: Pair, server_ids: Collection[str]) -> PairFacts:
+    """See both zones, the servers that were asked for and, where the recovery zone answers, all that have a ledger."""
+    primary = model.zones.get(pair.primary_zone)
+    recovery = model.zones.get(pair.recovery_zone)
+    if primary is None or recovery is None:
+        unknown = Unknown(f"there is no zone {pair.primary_zone if primary is None else pair.recovery_zone}")
+        return PairFacts(
+            _zone_fact(primary, pair.primary_zone),
+            _zone_fact(recovery, pair.recovery_zone),
+            {sid: ServerFacts(sid, unknown, unknown, unknown, unknown, unknown, unknown) for sid in server_ids},
+        )
+    tracks = model.tracks.setdefault((primary.name, recovery.name), {})
+    for server_id in server_ids:
+        if server_id not in tracks:
+            tracks[server_id] = Track(server_id, primary, recovery)
+    wanted = dict.fromkeys(server_ids)
+    if not recovery.silent:
+        wanted.update((sid, None) for sid, track in tracks.items() if track.ledger is not None)
+    servers = {
+        sid: track.facts if track.facts is not None and track.fresh == model.generation else _see(model, track)
+        for sid, track in ((sid, tracks[sid]) for sid in wanted)
+    }
+    return PairFacts(_zone_fact(primary, primary.name), _zone_fact(recovery, recovery.name), servers)
+
+
+def _zone_fact(zone: ZoneRecord | None, name: str) -> Fact[SiteFacts]:
+    if zone is None:
+        return Unknown(f"there is no zone {name}")
+    if zone.silent:
+        return _silence(zone)
+    if zone.facts is None:
+        zone.facts = SiteFacts(
+            zone=zone.name,
+            namespaces=zone.namespaces,
+            networks=tuple(
+                Network(network, cidr, MappingProxyType(dict(zone.taken[network])))
+                for network, cidr in zone.networks.items()
+            ),
+            elastic_ips=MappingProxyType(dict(zone.elastic_ips)),
+            cpu=zone.cpu,
+            memory_bytes=zone.memory_bytes,
+            ssd=zone.ssd,
+            free_bytes=zone.free_bytes,
+            servers=tuple(sid for sid, source in zone.servers.items() if not source.removed),
+        )
+    return Known(zone.facts)
+
+
+def _see(model: Model, track: Track) -> ServerFacts:
+    """Build the facts of one server, and keep the old object where it says the same."""
+    seen = _server_facts(model, track)
+    if track.facts is None or track.facts != seen:
+        track.facts = seen
+    track.fresh = model.generation
+    return track.facts
+
+
+def _server_facts(model: Model, track: Track) -> ServerFacts:
+    primary, recovery = track.primary, track.recovery
+    source = primary.servers.get(track.server_id)
+    if source is not None and source.removed:
+        source = None
+    exists: Fact[bool] = _silence(primary) if primary.silent else Known(source is not None)
+    if recovery.silent:
+        silence = _silence(recovery)
+        return ServerFacts(
+            track.server_id, exists, _hardware(track, source), _source(track, source), silence, silence, silence
+        )
+    return ServerFacts(
+        server_id=track.server_id,
+        exists=exists,
+        hardware=_hardware(track, source),
+        source=_source(track, source),
+        replica=Known(_replica(model, track)),
+        machines=Known(MappingProxyType({name: _machine(machine) for name, machine in track.machines.items()})),
+        ledger=Known(track.ledger or Ledger(track.server_id)),
+    )
+
+
+def _silence(zone: ZoneRecord) -> Unknown:
+    return Unknown(f"{zone.name} does not answer")
+
+
+def _hardware(track: Track, source: SourceRecord | None) -> Fact[Hardware]:
+    if source is not None and not track.primary.silent:
+        return Known(source.hardware)
+    if track.recovery.silent:
+        return _silence(track.recovery)
+    if track.hardware is not None:
+        return Known(track.hardware)
+    return Unknown(f"{track.recovery.name} has no record of what {track.server_id} is made of")
+
+
+def _source(track: Track, source: SourceRecord | None) -> Fact[Source]:
+    if track.primary.silent:
+        return _silence(track.primary)
+    if source is None:
+        return Unknown(f"{track.primary.name} has no server {track.server_id}")
+    return Known(Source(source.running, source.agent, source.boot_time, source.fenced))
+
+
+def _replica(model: Model, track: Track) -> Replica:
+    points = tuple(
+        Point(
+            name=point.name,
+            time=point.time,
+            application_consistent=point.application_consistent,
+            problem=point.problem,
+            used_by=(users := track.users(point)),
+            held=bool(users),
+        )
+        for point in track.points.values()
+    )
+    replica = track.replica
+    if replica is None:
+        return Replica(ReplicaState.ABSENT, points=points) if points else _ABSENT
+    state, reason, resumable = replica.state, replica.reason, replica.resumable
+    if track.primary.silent and state in _FED_BY_SOURCE:
+        # Nothing proves that writes still arrive, and nothing proves that everything has to be copied again.
+        state, reason, resumable = ReplicaState.INTERRUPTED, f"{track.primary.name} does not answer", True
+    return Replica(
+        state=state,
+        run=replica.run,
+        reason=reason,
+        copied_bytes=int(replica.copied),
+        total_bytes=replica.total,
+        bytes_per_second=copy_rate(model, replica) if state is ReplicaState.COPYING else 0.0,
+        lag_seconds=_lag(model, track, replica),
+        resumable=resumable,
+        bandwidth_limit=replica.limit,
+        points=points,
+    )
+
+
+def copy_rate(model: Model, replica: ReplicaRecord) -> float:
+    """Bytes per second of a copy; a limit is about the full copy only."""
+    if replica.limit is None or replica.state is not ReplicaState.COPYING:
+        return model.copy_rate
+    return min(model.copy_rate, float(replica.limit))
+
+
+def _lag(model: Model, track: Track, replica: ReplicaRecord) -> float | None:
+    """Seconds of writes that are missing at the recovery zone, None where nobody can tell."""
+    match replica.state:
+        case ReplicaState.SYNCED if not track.primary.silent:
+            return 0.0
+        case ReplicaState.INTERRUPTED | ReplicaState.RESYNCING if replica.in_sync_at is not None:
+            return (model.now - replica.in_sync_at).total_seconds()
+        case _:
+            return None
+
+
+def _machine(machine: MachineRecord) -> Machine:
+    elastic_ip = machine.elastic_ip
+    return Machine(
+        name=machine.name,
+        state=machine.state,
+        instance_id=machine.instance_id,
+        reason=machine.reason,
+        agent_connected=machine.agent,
+        addresses=(machine.address,),
+        elastic_ip=elastic_ip,
+        url=f"http://{elastic_ip}/" if elastic_ip else None,
+        independent=machine.disks.point is None,
+    )

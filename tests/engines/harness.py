@@ -1,0 +1,205 @@
+"""What the conformance suite needs of an engine and of the world around it.
+
+An engine's harness makes a fresh pair of zones with one server of two disks whose application and client answer, and
+plays the people and disasters that no engine offers. How it does that is its own: the suite sees only what is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
+
+import pytest
+
+from lifeboat.engines.contract import Engine, Pair, Refused, Target
+from lifeboat.engines.facts import (
+    Fact,
+    Known,
+    Machine,
+    PairFacts,
+    Replica,
+    ReplicaState,
+    ServerFacts,
+    SiteFacts,
+    Source,
+)
+from lifeboat.engines.ledger import Ledger
+from lifeboat.engines.verbs import Launch, Shape, StartReplication, Verb
+
+T = TypeVar("T")
+
+
+class Harness(Protocol):
+    """A fresh world and the hands on it. Addresses and networks are those of the recovery zone."""
+
+    engine: Engine
+    pair: Pair
+    server_id: str
+    recovery_network: str
+    replication_network: str
+    outside_address: str
+    elastic_ips: tuple[str, ...]
+    cpu: int
+    memory_bytes: int
+
+    def address(self, number: int) -> str:
+        """A free address of the recovery network, another one for each number from 0 to 9."""
+        ...
+
+    async def settle(self, predicate: Callable[[ServerFacts], bool], timeout: float = 120.0) -> ServerFacts:  # noqa: ASYNC109 - simulated seconds, where time is
+        """Observe until the predicate holds, and fail after so many seconds of the engine's time."""
+        ...
+
+    async def restart_engine(self) -> None:
+        """Close the engine and put a new instance over the same zones."""
+        ...
+
+    async def write(self, number: int) -> None:
+        """Write a higher number into the source; it is on its disks and acknowledged when this returns."""
+        ...
+
+    async def write_in(self, machine: str, number: int) -> None:
+        """The same in a started machine."""
+        ...
+
+    async def contents(self, machine: str) -> int:
+        """The last number on a running machine's disks, 0 where there is none."""
+        ...
+
+    def alternating(self) -> AbstractAsyncContextManager[None]:
+        """While this is entered, the source writes rising numbers to one disk and then to the other, and so on."""
+        ...
+
+    async def disks_agree(self, machine: str) -> bool:
+        """Whether a machine's disks are of one instant: what the first has, the second lacks by one write at most."""
+        ...
+
+    async def kill_source(self) -> None:
+        """Let the source die at once."""
+        ...
+
+    async def start_source(self) -> bool:
+        """Start the source as the people of its zone would; false where the zone refuses."""
+        ...
+
+    async def silence(self, zone: str) -> None:
+        """Let a zone answer nothing to the operator."""
+        ...
+
+    async def answer(self, zone: str) -> None:
+        """Let it answer again."""
+        ...
+
+    async def cut_link(self) -> None:
+        """Let no data pass between the zones."""
+        ...
+
+    async def restore_link(self) -> None:
+        """Let data pass again."""
+        ...
+
+    async def fill_recovery(self) -> None:
+        """Use up the recovery zone's storage."""
+        ...
+
+    async def close(self) -> None:
+        """Take the world down."""
+        ...
+
+
+Factory = Callable[[], Awaitable[Harness]]
+
+
+def known(fact: Fact[T]) -> T:
+    """The value of a fact that has to be known."""
+    assert isinstance(fact, Known), fact
+    return fact.value
+
+
+class Stage:
+    """A harness with the words that the suite is written in."""
+
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
+
+    def target(self, term: int = 1) -> Target:
+        return Target(self.harness.pair, self.harness.server_id, term)
+
+    async def perform(self, *verbs: Verb, term: int = 1) -> None:
+        for verb in verbs:
+            await self.harness.engine.perform(self.target(term), verb)
+
+    async def refuses(self, verb: Verb) -> None:
+        with pytest.raises(Refused) as caught:
+            await self.perform(verb)
+        assert str(caught.value), "a refusal says why"
+
+    async def look(self) -> PairFacts:
+        return await self.harness.engine.observe(self.harness.pair, [self.harness.server_id])
+
+    async def server(self) -> ServerFacts:
+        return (await self.look()).servers[self.harness.server_id]
+
+    async def recovery(self) -> SiteFacts:
+        return known((await self.look()).recovery)
+
+    async def replica(self) -> Replica:
+        return known((await self.server()).replica)
+
+    async def source(self) -> Source:
+        return known((await self.server()).source)
+
+    async def machines(self) -> dict[str, Machine]:
+        return dict(known((await self.server()).machines))
+
+    async def points(self) -> list[str]:
+        return [point.name for point in (await self.replica()).points]
+
+    async def record(self, ledger: Ledger, term: int = 1) -> Ledger:
+        return await self.harness.engine.record(self.target(term), ledger)
+
+    def copy(self, run: int = 1, bandwidth_limit: int | None = None) -> StartReplication:
+        return StartReplication(
+            run=run, replication_network=self.harness.replication_network, bandwidth_limit=bandwidth_limit
+        )
+
+    async def reaches(self, state: ReplicaState) -> Replica:
+        facts = await self.harness.settle(lambda facts: known(facts.replica).state is state)
+        return known(facts.replica)
+
+    async def replicate(self, run: int = 1) -> Replica:
+        """Start a copy and wait until it is in sync."""
+        await self.perform(self.copy(run))
+        return await self.reaches(ReplicaState.SYNCED)
+
+    def shape(
+        self,
+        *,
+        cpu: int | None = None,
+        ip_address: str | None = None,
+        elastic_ip: str | None = None,
+        isolated: bool = False,
+    ) -> Shape:
+        return Shape(
+            cpu=cpu or self.harness.cpu,
+            memory_bytes=self.harness.memory_bytes,
+            network=self.harness.recovery_network,
+            ip_address=ip_address,
+            elastic_ip=elastic_ip,
+            isolated=isolated,
+        )
+
+    async def up(self, machine: str) -> Machine:
+        """Wait until the client in a machine answers."""
+        facts = await self.harness.settle(
+            lambda facts: machine in known(facts.machines) and known(facts.machines)[machine].agent_connected
+        )
+        return known(facts.machines)[machine]
+
+    async def launch(
+        self, machine: str, point: str, shape: Shape | None = None, disks_of: str | None = None
+    ) -> Machine:
+        """Launch a machine and wait until its client answers."""
+        await self.perform(Launch(machine, point, shape or self.shape(), disks_of))
+        return await self.up(machine)

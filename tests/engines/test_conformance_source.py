@@ -1,0 +1,86 @@
+"""The engine contract in code: the source server, its fence and its restart."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lifeboat.engines.contract import StaleTerm, Unreachable
+from lifeboat.engines.facts import ReplicaState
+from lifeboat.engines.ledger import Ledger
+from lifeboat.engines.verbs import Fence, Restart, StopReplication, Unfence
+from tests.engines.harness import Harness, Stage, known
+
+
+async def test_fencing_twice_stops_the_source_and_its_zone_refuses_to_start_it(stage: Stage, harness: Harness) -> None:
+    await stage.perform(Fence())
+    await harness.restart_engine()
+    await stage.perform(Fence())
+    source = await stage.source()
+    assert source.fenced
+    assert not source.running
+    assert not source.agent_connected
+    assert not await harness.start_source()
+    assert not (await stage.source()).running
+
+
+async def test_lifting_the_fence_starts_what_the_fence_stopped(stage: Stage, harness: Harness) -> None:
+    await stage.perform(Fence(), Unfence(), Unfence())
+    facts = await harness.settle(lambda facts: known(facts.source).agent_connected)
+    assert known(facts.source).running
+    assert not known(facts.source).fenced
+
+
+async def test_lifting_the_fence_does_not_start_a_source_that_was_not_running(stage: Stage, harness: Harness) -> None:
+    await harness.kill_source()
+    await stage.perform(Fence(), Unfence())
+    assert not (await stage.source()).running
+    assert await harness.start_source()
+    await harness.settle(lambda facts: known(facts.source).running)
+
+
+async def test_a_silent_primary_answers_a_fence_with_unreachable_and_soon(stage: Stage, harness: Harness) -> None:
+    await harness.silence(harness.pair.primary_zone)
+    async with asyncio.timeout(3.5):
+        with pytest.raises(Unreachable):
+            await stage.perform(Fence())
+    await harness.answer(harness.pair.primary_zone)
+    source = await stage.source()
+    assert source.running
+    assert not source.fenced
+
+
+async def test_a_fenced_source_has_all_its_writes_on_the_replica(stage: Stage, harness: Harness) -> None:
+    await stage.replicate()
+    await harness.write(1)
+    await stage.perform(Fence())
+    await stage.perform(StopReplication(freeze_as="tip"))
+    assert (await stage.replica()).state is ReplicaState.STOPPED
+    await stage.launch("machine-1", "tip")
+    assert await harness.contents("machine-1") == 1
+
+
+async def test_a_restart_gives_the_source_a_later_boot_time(stage: Stage, harness: Harness) -> None:
+    await harness.settle(lambda facts: known(facts.source).agent_connected)
+    before = (await stage.source()).boot_time
+    assert before is not None
+    looks = iter((False, False, True))  # so that a clock of whole seconds shows the difference
+    await harness.settle(lambda _: next(looks))
+    await stage.perform(Restart())
+    facts = await harness.settle(
+        lambda facts: known(facts.source).agent_connected and known(facts.source).boot_time != before
+    )
+    after = known(facts.source).boot_time
+    assert after is not None
+    assert after > before
+
+
+async def test_a_later_leader_takes_the_fence_out_of_an_older_ones_hand(stage: Stage, harness: Harness) -> None:
+    await stage.perform(Fence(), term=1)
+    await stage.record(Ledger(harness.server_id), term=2)
+    with pytest.raises(StaleTerm):
+        await stage.perform(Unfence(), term=1)
+    assert (await stage.source()).fenced
+    await stage.perform(Unfence(), term=2)
+    assert not (await stage.source()).fenced
