@@ -140,7 +140,11 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network of a site; `taken` maps each used address to who has it."""
+    """A network of a site; `taken` maps each used address to who has it.
+
+    A user is `<server>/<machine>` for a machine that was launched, the server's id for one of the inventory, and
+    begins with `network ` where the network itself needs the address. Isolated machines take none.
+    """
 
     name: str
     cidr: str

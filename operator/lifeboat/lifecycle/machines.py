@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -33,9 +34,12 @@ def attempt_machines(epoch: int, record: FailoverRecord) -> dict[str, Attempt]:
 
 
 def shape_for(
-    view: View, instance: Instance, *, isolated: bool, owner: str, elastic_ip_now: str | None = None
+    view: View, instance: Instance, names: Iterable[str], *, isolated: bool, elastic_ip_now: str | None = None
 ) -> verbs.Shape | Notice:
-    """The machine that this instance block means at the recovery site, or why it cannot be started."""
+    """The machine that this instance block means at the recovery site, or why it cannot be started.
+
+    `names` are the machines whose addresses it may take over: its own, and earlier attempts'.
+    """
     if isinstance(view.recovery, Unknown):
         return Notice(reasons.SITE_SILENT, f"the recovery site does not answer: {view.recovery.reason}", stalled=False)
     if isinstance(view.facts.hardware, Unknown):
@@ -54,7 +58,7 @@ def shape_for(
             default_network=view.server.spec.replication.recovery_network or site.recovery_network or site.network,
             site=view.recovery.value,
             isolated=isolated,
-            owner=owner,
+            owners=frozenset(f"{view.facts.server_id}/{name}" for name in names),
             elastic_ip_now=elastic_ip_now,
         )
     )

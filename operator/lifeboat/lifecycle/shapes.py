@@ -19,14 +19,14 @@ from lifeboat.lifecycle.view import Notice
 
 @dataclass(frozen=True, slots=True)
 class ShapeRequest:
-    """What a shape is made from. `owner` is the machine's own name: the addresses that it has it may keep."""
+    """What a shape is made from. `owners` are users of addresses that give way to the machine: itself, by any name."""
 
     instance: Instance
     hardware: Hardware
     default_network: str | None
     site: SiteFacts
     isolated: bool
-    owner: str
+    owners: frozenset[str]
     elastic_ip_now: str | None = None
 
 
@@ -118,7 +118,7 @@ def address_free(request: ShapeRequest) -> Notice | None:
     if address is None or network is None:
         return None
     user = network.taken.get(address)
-    if user is None or user == request.owner or (request.isolated and not user.startswith("network ")):
+    if user is None or user in request.owners or (request.isolated and not user.startswith("network ")):
         return None
     return Notice(
         reasons.ADDRESS_TAKEN, f"{address} in network {network.name} is taken by {user}; choose another address"
@@ -144,10 +144,9 @@ def elastic_ip_available(request: ShapeRequest) -> Notice | None:
             reasons.ELASTIC_IP_UNAVAILABLE,
             f"zone {request.site.zone} has no elastic IP {wanted}; free are: {free}",
         )
-    if pool[wanted] not in (None, request.owner) and wanted != request.elastic_ip_now:
-        return Notice(
-            reasons.ELASTIC_IP_UNAVAILABLE, f"elastic IP {wanted} is used by {pool[wanted]}; free are: {free}"
-        )
+    user = pool[wanted]
+    if user is not None and user not in request.owners:
+        return Notice(reasons.ELASTIC_IP_UNAVAILABLE, f"elastic IP {wanted} is used by {user}; free are: {free}")
     return None
 
 

@@ -184,5 +184,5 @@ def _resolve(request: Request) -> points.Resolved | Notice:
 
 
 def _shape(request: Request) -> Shape | Notice:
-    owner = machines.failover_machine(request.ledger.epoch + 1, 1)
-    return machines.shape_for(request.view, request.instance, isolated=False, owner=owner)
+    names = [machines.failover_machine(request.ledger.epoch + 1, 1)]
+    return machines.shape_for(request.view, request.instance, names, isolated=False)

@@ -113,9 +113,8 @@ def _attempt(view: View, drill: Drill) -> Attempt | Notice:
     point = points.resolve(drill.spec.recovery_point, replica.points)
     if isinstance(point, Notice):
         return point
-    shape = machines.shape_for(
-        view, drill.spec.instance, isolated=True, owner=machines.drill_machine(drill.metadata.name)
-    )
+    names = [machines.drill_machine(drill.metadata.name)]
+    shape = machines.shape_for(view, drill.spec.instance, names, isolated=True)
     if isinstance(shape, Notice):
         return shape
     return Attempt(

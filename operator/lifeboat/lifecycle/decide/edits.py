@@ -53,7 +53,11 @@ def _decide(
     machine = machines.failover_machine(draft.ledger.epoch, attempt.number)
     number = record.attempts[-1].number + 1
     shape = machines.shape_for(
-        view, spec.instance, isolated=False, owner=machine, elastic_ip_now=attempt.shape.elastic_ip
+        view,
+        spec.instance,
+        machines.attempt_machines(draft.ledger.epoch, record),
+        isolated=False,
+        elastic_ip_now=attempt.shape.elastic_ip,
     )
     if isinstance(shape, Notice):
         return shape

@@ -321,9 +321,9 @@ def _release_rest(view: View, draft: Draft, subject: Subject) -> None:
 
 def _freeable(replica: Replica) -> bool:
     """Whether anything is left of the replica that no drill's machine stands on."""
-    if replica.state is ReplicaState.ABSENT:
-        return False
-    return not replica.points or any(not point.used_by and not point.held for point in replica.points)
+    if not replica.points:
+        return replica.state is not ReplicaState.ABSENT
+    return any(not point.used_by and not point.held for point in replica.points)
 
 
 def _spend(
