@@ -190,6 +190,11 @@ class Stage:
             isolated=isolated,
         )
 
+    async def pause(self) -> None:
+        """Let a few looks go by, so that a time that is read again differs from one that was kept."""
+        looks = iter((False, False, True))
+        await self.harness.settle(lambda _: next(looks))
+
     async def up(self, machine: str) -> Machine:
         """Wait until the client in a machine answers."""
         facts = await self.harness.settle(

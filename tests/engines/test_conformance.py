@@ -346,10 +346,14 @@ async def test_freezing_twice_gives_one_point_that_holds_the_last_write_of_a_dea
     await harness.kill_source()
     await harness.silence(harness.pair.primary_zone)
     await stage.perform(StopReplication(freeze_as="tip"))
+    before = (await stage.replica()).points
     await harness.restart_engine()
+    await stage.pause()
     await stage.perform(StopReplication(freeze_as="tip"))
-    assert (await stage.replica()).state is ReplicaState.STOPPED
-    assert await stage.points() == ["tip"]
+    replica = await stage.replica()
+    assert replica.state is ReplicaState.STOPPED
+    assert replica.points == before
+    assert [point.name for point in before] == ["tip"]
     await stage.launch("machine-1", "tip")
     assert await harness.contents("machine-1") == 5
 

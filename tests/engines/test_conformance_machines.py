@@ -147,6 +147,18 @@ async def test_a_halted_machine_starts_again_on_its_own_disks(stage: Stage, harn
     assert await harness.contents("attempt-1") == 7
 
 
+async def test_a_launch_never_replaces_the_disks_of_a_machine_of_that_name(stage: Stage, harness: Harness) -> None:
+    await stage.launch("attempt-1", "point-1")
+    await harness.write_in("attempt-1", 7)
+    await stage.perform(Halt("attempt-1"))
+    await harness.settle(lambda facts: known(facts.machines)["attempt-1"].state is MachineState.HALTED)
+    try:
+        await stage.launch("attempt-1", "point-1")
+    except (Retry, Refused):
+        await stage.launch("attempt-1", "point-1", disks_of="attempt-1")
+    assert await harness.contents("attempt-1") == 7
+
+
 async def test_removing_a_machine_twice_removes_it_and_leaves_the_others(stage: Stage, harness: Harness) -> None:
     await stage.launch("drill-1", "point-1", stage.shape(isolated=True))
     other = await stage.launch("drill-2", "point-1", stage.shape(isolated=True))
@@ -218,6 +230,16 @@ async def test_an_elastic_ip_moves_without_a_restart(stage: Stage, harness: Harn
     await stage.perform(MoveElasticIP("machine-1", None))
     assert (await stage.machines())["machine-1"].elastic_ip is None
     assert (await stage.recovery()).elastic_ips[second] is None
+
+
+async def test_a_halted_machine_gives_its_elastic_ip_back(stage: Stage, harness: Harness) -> None:
+    elastic_ip = harness.elastic_ips[0] if harness.engine.capabilities.elastic_ips else None
+    await stage.launch("attempt-1", "point-1", stage.shape(elastic_ip=elastic_ip))
+    await stage.perform(Halt("attempt-1"))
+    await harness.settle(lambda facts: known(facts.machines)["attempt-1"].state is MachineState.HALTED)
+    assert set((await stage.recovery()).elastic_ips.values()) <= {None}
+    again = await stage.launch("attempt-2", "point-1", stage.shape(elastic_ip=elastic_ip), disks_of="attempt-1")
+    assert again.elastic_ip == elastic_ip
 
 
 async def test_an_elastic_ip_outside_the_pool_is_refused(stage: Stage) -> None:

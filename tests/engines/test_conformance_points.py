@@ -15,14 +15,19 @@ from tests.engines.harness import Harness, Stage, known
 
 async def test_taking_a_point_twice_makes_one(stage: Stage, harness: Harness) -> None:
     await stage.replicate()
+    await harness.write(1)
     await stage.perform(TakePoint("point-1"))
     before = (await stage.replica()).points
     await harness.restart_engine()
+    await harness.write(2)
+    await stage.pause()
     await stage.perform(TakePoint("point-1"))
     assert (await stage.replica()).points == before
     assert [point.name for point in before] == ["point-1"]
     assert before[0].time.utcoffset() == timedelta(), "times are in UTC"
     assert (await stage.replica()).state is ReplicaState.SYNCED
+    await stage.launch("drill", "point-1", stage.shape(isolated=True))
+    assert await harness.contents("drill") == 1
 
 
 async def test_the_disks_of_a_point_are_of_one_instant(stage: Stage, harness: Harness) -> None:
