@@ -1,0 +1,102 @@
+"""Small files that must survive a crash, and what a full disk is called.
+
+Everything the engine remembers is a file in a zone's folder. It is either the old one or the new one, never half of
+each, whoever is killed at whatever instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lifeboat.engines.contract import NoSpace, Unreachable
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SILENT = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT)
+FULL_TEXTS = ("No space left on device", "Disk quota exceeded")
+
+
+@contextlib.contextmanager
+def disk_errors(zone: str) -> Iterator[None]:
+    """Tell a full or a dead disk of a zone from every other error.
+
+    Raises:
+        NoSpace: the zone's disk is full.
+        Unreachable: the zone's disk does not answer.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpace(f"the disk of zone {zone} is full: {error.filename or error.strerror}") from error
+        if error.errno in _SILENT:
+            raise Unreachable(f"the disk of zone {zone} does not answer: {error.strerror}") from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _written(folder: Path, data: bytes) -> Iterator[Path]:
+    """A temporary file in `folder` that holds `data` durably, gone afterwards unless it was renamed."""
+    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=folder)
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file: after a crash there is the old one or the new one."""
+    with _written(path.parent, data) as temporary:
+        temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def create_exclusively(path: Path, data: bytes) -> None:
+    """Create a file that nobody else has created, complete from its first instant.
+
+    Raises:
+        FileExistsError: somebody else was first.
+    """
+    with _written(path.parent, data) as temporary:
+        path.hardlink_to(temporary)
+    sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder that only the operator's user reads, parents included."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or see that it is gone."""
+    path.unlink(missing_ok=True)
+
+
+def last_lines(path: Path) -> str:
+    """The end of a log in one line, empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 4096))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return "; ".join(line.strip() for line in lines if line.strip())[-500:]

@@ -1,0 +1,120 @@
+"""Whether a replica is in step with its source, and until when it was.
+
+Being in step is seen by looking at the source's jobs. That it was so once is written into the record, since an
+inconsistent tip must never be taken for a usable one; the exact moments are gauges and live in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from lifeboat.engines.qemu import mirror, storage_daemon
+from lifeboat.engines.qemu.qmp import Monitors
+from lifeboat.engines.qemu.records import ReplicaRecord, layer_file, load_replica, save_replica
+from lifeboat.engines.qemu.zones import Zone
+
+_FRESH = 0.5
+_COARSE = 1.0
+
+
+@dataclass(slots=True)
+class _Window:
+    synced: float | None = None
+    samples: list[tuple[float, int]] = field(default_factory=list)
+
+
+class InStep:
+    """What was seen of every replica lately."""
+
+    def __init__(
+        self, monitors: Monitors, clock: Callable[[], datetime], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._monitors = monitors
+        self._clock = clock
+        self._monotonic = monotonic
+        self._windows: dict[tuple[str, str], _Window] = {}
+
+    async def check(self, source: Zone, target: Zone, record: ReplicaRecord) -> ReplicaRecord:
+        """Look once; the record that comes back says so when the replica is in step.
+
+        Raises:
+            Silent: the source does not answer.
+        """
+        seen = await mirror.look(self._monitors, source.server_folder(record.server_id), record, target.name)
+        alive = storage_daemon.running(target, record.server_id) is not None
+        if seen.progress is not mirror.Progress.SYNCED or not alive or not record.offered:
+            return record
+        return self.note(target, record)
+
+    def note(self, target: Zone, record: ReplicaRecord) -> ReplicaRecord:
+        """Remember that the replica was seen in step just now; written down only when it is news."""
+        self._window(target, record.server_id).synced = self._monotonic()
+        if record.consistent():
+            return record
+        return _write(target, record, {"synced": True, "torn": False, "synced_at": self._clock()})
+
+    def now(self, target: Zone, server_id: str) -> bool:
+        """Whether the replica was in step within the last half second."""
+        synced = self._window(target, server_id).synced
+        return synced is not None and self._monotonic() - synced < _FRESH
+
+    def lag(self, target: Zone, record: ReplicaRecord) -> float | None:
+        """Seconds since the replica was last seen in step, None when it never was in this run."""
+        if not record.synced:
+            return None
+        last = self._last(target, record)
+        if last is None:
+            return None
+        # The end of being in step is written down once, for an operator that comes later.
+        if not record.torn and (record.synced_at is None or last - record.synced_at > timedelta(seconds=_COARSE)):
+            _write(target, record, {"synced_at": last})
+        return max(0.0, (self._clock() - last).total_seconds())
+
+    def tip_time(self, target: Zone, record: ReplicaRecord) -> datetime:
+        """Up to when the tip holds the source's writes: now while in step, else the latest moment that proves it."""
+        now = self._clock()
+        if self.now(target, record.server_id):
+            return now
+        last = self._last(target, record)
+        moments = [] if last is None else [last]
+        if record.tip is not None and record.replicating:
+            # The last write that arrived; the images are written at once.
+            tip = record.layer(record.tip)
+            for index in range(len(tip.disks)):
+                with contextlib.suppress(OSError):
+                    written = layer_file(target, record, tip, index).stat().st_mtime
+                    moments.append(datetime.fromtimestamp(written, UTC))
+        return min(now, max(moments, default=now))
+
+    def rate(self, target: Zone, server_id: str, copied_bytes: int | None) -> float:
+        """Bytes per second over the last looks; None begins anew."""
+        window = self._window(target, server_id)
+        if copied_bytes is None:
+            window.samples = []
+            return 0.0
+        window.samples = [*window.samples[-9:], (self._monotonic(), copied_bytes)]
+        (first, start), (last, end) = window.samples[0], window.samples[-1]
+        return max(0.0, (end - start) / (last - first)) if last > first else 0.0
+
+    def forget(self, target: Zone, server_id: str) -> None:
+        """Begin anew: another copy begins, or none is made."""
+        self._windows.pop((target.name, server_id), None)
+
+    def _last(self, target: Zone, record: ReplicaRecord) -> datetime | None:
+        synced = self._window(target, record.server_id).synced
+        if synced is None:
+            return record.synced_at
+        return self._clock() - timedelta(seconds=self._monotonic() - synced)
+
+    def _window(self, target: Zone, server_id: str) -> _Window:
+        return self._windows.setdefault((target.name, server_id), _Window())
+
+
+def _write(target: Zone, record: ReplicaRecord, changes: dict[str, object]) -> ReplicaRecord:
+    """Change the record unless a verb has changed it since it was read; nothing is awaited in between."""
+    changed = record.model_copy(update=changes)
+    return save_replica(target, changed) if load_replica(target, record.server_id) == record else record

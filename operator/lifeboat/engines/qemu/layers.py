@@ -1,0 +1,282 @@
+"""The layers of a replica: putting one on the tip, and getting rid of those that hold no point.
+
+A point is a layer with a name. Taking a point puts a fresh layer on the tip of every disk in one transaction, so all
+disks stop at one instant. A crash between any two steps is healed by `heal`, which every verb calls first:
+
+* files made, nothing recorded: the next point uses the same numbers and makes them again;
+* recorded as pending, daemon alive: the transaction was done if the pending nodes have a backing file, which is asked;
+* recorded as pending, daemon gone: it was done if anything was written to the pending files. If nothing was, leaving
+  them out changes no byte, and the point, which nobody was told of, is taken anew.
+
+Removing a point takes its name away, which is durable at once; its layer is merged into the one below it or deleted
+when nothing stands on it, in the background. Until a merge is recorded the merged layer stays in the chain, above the
+one that got its data, so that a crash in the middle changes nothing that can be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from lifeboat.engines.contract import NoSpace
+from lifeboat.engines.qemu import files, images, storage_daemon
+from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Session, Silent
+from lifeboat.engines.qemu.records import (
+    Layer,
+    Pending,
+    PointRecord,
+    ReplicaRecord,
+    layer_file,
+    load_replica,
+    machines,
+    save_replica,
+)
+from lifeboat.engines.qemu.zones import Zone
+
+_MERGE = "merge-"
+
+
+def layer_files(zone: Zone, record: ReplicaRecord, layer: Layer) -> tuple[Path, ...]:
+    """The files of a layer, one per disk."""
+    return tuple(layer_file(zone, record, layer, index) for index in range(len(layer.disks)))
+
+
+def named(record: ReplicaRecord, number: int, point: PointRecord) -> tuple[Layer, ...]:
+    """The layers, with this one as a point."""
+    return tuple(
+        layer.model_copy(update={"point": point}) if layer.number == number else layer for layer in record.layers
+    )
+
+
+async def load(monitors: Monitors, zone: Zone, server_id: str) -> ReplicaRecord | None:
+    """The replica's record, healed, or None where there is no replica."""
+    record = load_replica(zone, server_id)
+    return None if record is None else await heal(monitors, zone, record)
+
+
+async def close_door(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> ReplicaRecord:
+    """Hold the tip open for Lifeboat alone: the source cannot write to it from here on."""
+    record = save_replica(zone, record.model_copy(update={"offered": False}))
+    await storage_daemon.withdraw(monitors, zone, record)
+    await storage_daemon.ensure_open(monitors, zone, record)
+    return record
+
+
+async def create_files(zone: Zone, record: ReplicaRecord, layer: Layer, below: Layer | None) -> None:
+    """Make a layer's empty files.
+
+    Raises:
+        NoSpace: the zone's disk is full.
+    """
+    with files.disk_errors(zone.name):
+        for index, disk in enumerate(record.disks):
+            path = layer_file(zone, record, layer, index)
+            await asyncio.to_thread(files.make_folder, path.parent)
+            backing = layer_file(zone, record, below, index) if below is not None else None
+            try:
+                await images.create(path, disk.size_bytes, backing)
+            except NoSpace as error:
+                raise NoSpace(f"the disk of zone {zone.name} is full") from error
+            await asyncio.to_thread(files.sync_folder, path.parent)
+
+
+async def prepare(zone: Zone, record: ReplicaRecord, point: PointRecord) -> ReplicaRecord:
+    """Make the files of the layer that will cover the tip, and record what is about to happen."""
+    assert record.tip is not None  # noqa: S101  # the caller has seen that there is a tip
+    layer = Layer(number=record.next_layer, disks=tuple(disk.name for disk in record.disks), ssd=record.ssd)
+    await create_files(zone, record, layer, record.layer(record.tip))
+    return save_replica(zone, record.model_copy(update={"pending": Pending(layer=layer, point=point)}))
+
+
+async def insert(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> None:
+    """Put the pending layer on the tip of every disk, all at one instant."""
+    pending = record.pending
+    assert pending is not None and record.tip is not None  # noqa: S101, PT018  # `prepare` came before
+    tip = record.layer(record.tip)
+    async with monitors.session(storage_daemon.monitor(zone, record.server_id), 10.0) as session:
+        there = await storage_daemon.nodes(session)
+        actions = []
+        for index in range(len(record.disks)):
+            name = storage_daemon.node(index, pending.layer)
+            if name not in there:
+                path = layer_file(zone, record, pending.layer, index)
+                await session.run("blockdev-add", storage_daemon.image_node(name, path, None, writable=True))
+            data = {"node": storage_daemon.node(index, tip), "overlay": name}
+            actions.append({"type": "blockdev-snapshot", "data": data})
+        await session.run("transaction", {"actions": actions})
+
+
+def inserted(zone: Zone, record: ReplicaRecord, point: PointRecord) -> ReplicaRecord:
+    """Record that the pending layer is the tip, and that what was the tip is the point."""
+    assert record.pending is not None  # noqa: S101  # there was one to insert
+    assert record.tip is not None  # noqa: S101  # likewise
+    layers = (*named(record, record.tip, point), record.pending.layer)
+    number = record.pending.layer.number
+    changes = {"layers": layers, "tip": number, "next_layer": number + 1, "pending": None}
+    return save_replica(zone, record.model_copy(update=changes))
+
+
+async def heal(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> ReplicaRecord:
+    """Finish or undo a point that was being taken when somebody died."""
+    pending = record.pending
+    if pending is None:
+        return record
+    paths = layer_files(zone, record, pending.layer)
+    if storage_daemon.running(zone, record.server_id) is not None:
+        async with monitors.session(storage_daemon.monitor(zone, record.server_id)) as session:
+            there = await storage_daemon.nodes(session)
+            names = [storage_daemon.node(index, pending.layer) for index in range(len(paths))]
+            done = all(there.get(name, {}).get("backing_file") for name in names)
+            if not done:
+                for name in names:
+                    if name in there:
+                        await session.run("blockdev-del", {"node-name": name})
+    else:
+        complete = all(path.exists() for path in paths)
+        done = complete and any([await images.holds_data(path) for path in paths])
+    if done:
+        return inserted(zone, record, pending.point)
+    record = save_replica(zone, record.model_copy(update={"pending": None}))
+    for path in paths:
+        files.remove(path)
+    return record
+
+
+def standing(zone: Zone, server_id: str) -> dict[int, tuple[str, ...]]:
+    """The layers that launched machines stand on, and which machines these are."""
+    from lifeboat.engines.qemu import recovered  # noqa: PLC0415  # machines stand on layers: each needs the other
+
+    found: dict[int, tuple[str, ...]] = {}
+    for record in machines(zone, server_id):
+        if not recovered.is_independent(zone, record):
+            found[record.layer] = (*found.get(record.layer, ()), record.name)
+    return found
+
+
+def holders(record: ReplicaRecord, layer: Layer, used: Collection[int]) -> bool:
+    """Whether a machine stands on this layer or on one that needs it."""
+    return any(layer in record.chain(number) for number in used if any(number == each.number for each in record.layers))
+
+
+async def tidy(monitors: Monitors, zone: Zone, server_id: str) -> None:
+    """Delete layers that nothing needs, and bring merges one step further: start one, or record one that is done."""
+    record = load_replica(zone, server_id)
+    if record is None:
+        return
+    used = standing(zone, server_id)
+    if record.released:
+        layers = tuple(
+            layer if holders(record, layer, used) else layer.model_copy(update={"point": None})
+            for layer in record.layers
+        )
+        record = record.model_copy(update={"layers": layers})
+    record = await _delete_tops(zone, record, used)
+    if storage_daemon.running(zone, server_id) is not None and record.tip is not None:
+        with contextlib.suppress(Silent):
+            await _merge(monitors, zone, record, used)
+
+
+async def settle(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> ReplicaRecord:
+    """Stop merges before a machine gets a layer, which must not change under it.
+
+    Raises:
+        Retry: a merge does not stop.
+    """
+    if storage_daemon.running(zone, record.server_id) is None:
+        return record
+    async with monitors.session(storage_daemon.monitor(zone, record.server_id), 5.0) as session:
+        for found in await _merges(session):
+            if found["status"] != "concluded":
+                with contextlib.suppress(CommandFailed):
+                    await session.run("job-cancel", {"id": found["id"]})
+        while any(found["status"] != "concluded" for found in await _merges(session)):  # noqa: ASYNC110  # QEMU is asked
+            await asyncio.sleep(0.02)
+    return record
+
+
+async def _delete_tops(zone: Zone, record: ReplicaRecord, used: Collection[int]) -> ReplicaRecord:
+    """Drop nameless layers that nothing stands on, from the top of each chain down."""
+    kept: list[Layer] = []
+    dropped: list[Layer] = []
+    above: Layer | None = None
+    for layer in reversed(record.layers):
+        needed = above is not None and not above.base
+        if needed or layer.point is not None or layer.number == record.tip or layer.number in used:
+            kept.insert(0, layer)
+            above = layer
+        else:
+            dropped.append(layer)
+            # Whatever is below is a top now; a base has nothing below.
+            above = above if layer.base else None
+    if not dropped:
+        return record
+    changed = save_replica(zone, record.model_copy(update={"layers": tuple(kept)}))
+    for layer in dropped:
+        for path in layer_files(zone, record, layer):
+            files.remove(path)
+    return changed
+
+
+async def _merge(monitors: Monitors, zone: Zone, record: ReplicaRecord, used: Collection[int]) -> None:
+    """Merge the layer above a nameless one into it, unless a machine stands there or above.
+
+    The tip is never merged: what is under it waits until the tip has become a point.
+    """
+    assert record.tip is not None  # noqa: S101  # the caller has seen that there is a tip
+    chain = record.chain(record.tip)
+    step = next(
+        (
+            (low, high, over)
+            for low, high, over in zip(chain, chain[1:], chain[2:], strict=False)
+            if low.point is None and not any(number >= low.number for number in used)
+        ),
+        None,
+    )
+    async with monitors.session(storage_daemon.monitor(zone, record.server_id), 10.0) as session:
+        jobs = {str(found["id"]): found for found in await _merges(session)}
+        if step is None:
+            await _dismiss(session, jobs.values())
+            return
+        low, high, over = step
+        there = await storage_daemon.nodes(session)
+        done = True
+        for index in range(len(record.disks)):
+            name = f"{_MERGE}{index}-{high.number}"
+            job = jobs.pop(name, None)
+            base = str(layer_file(zone, record, low, index))
+            if there[storage_daemon.node(index, over)].get("backing_file") == base:
+                await _dismiss(session, [job] if job is not None and job["status"] == "concluded" else [])
+                continue
+            done = False
+            if job is not None and job["status"] != "concluded":
+                continue
+            await _dismiss(session, [job] if job is not None else [])
+            commit = {
+                "job-id": name,
+                "device": storage_daemon.node(index, chain[-1]),
+                "base-node": storage_daemon.node(index, low),
+                "top-node": storage_daemon.node(index, high),
+                "backing-file": images.relative(Path(base), layer_file(zone, record, over, index)),
+                "auto-dismiss": False,
+            }
+            await session.run("block-commit", commit)
+        await _dismiss(session, [job for job in jobs.values() if job["status"] == "concluded"])
+        if done:
+            merged = low.model_copy(update={"point": high.point})
+            layers = tuple(merged if layer is low else layer for layer in record.layers if layer is not high)
+            save_replica(zone, record.model_copy(update={"layers": layers}))
+            for index, path in enumerate(layer_files(zone, record, high)):
+                await session.run("blockdev-del", {"node-name": storage_daemon.node(index, high)})
+                files.remove(path)
+
+
+async def _merges(session: Session) -> list[dict[str, object]]:
+    return [found for found in await session.run("query-jobs") if str(found["id"]).startswith(_MERGE)]
+
+
+async def _dismiss(session: Session, jobs: Iterable[dict[str, object]]) -> None:
+    for found in jobs:
+        if found["status"] == "concluded":
+            await session.run("job-dismiss", {"id": found["id"]})

@@ -1,0 +1,167 @@
+"""A QEMU machine: how it is put together, started and ended.
+
+The same machine serves as a source server and as a recovered one. Every value goes to QEMU as JSON or as a checked
+name, so nothing that a person wrote can become an option. Sockets are created relative to the machine's folder, since
+the kernel limits their paths to 108 bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from lifeboat.engines.contract import NoSpace, Retry
+from lifeboat.engines.qemu import files, images, processes
+from lifeboat.engines.qemu.inventory import NetworkSpec
+from lifeboat.engines.qemu.qmp import Monitors, Silent
+
+QMP = "qmp.sock"
+OWNER_QMP = "owner.sock"
+AGENT = "qga.sock"
+PID = "machine.pid"
+LOG = "qemu.log"
+CONSOLE = "console.log"
+NIC = "net0"
+_START = 15.0
+# KVM_CREATE_VM: opening the device is not enough to know that it works.
+_PROBE = "import fcntl, os; fcntl.ioctl(os.open('/dev/kvm', os.O_RDWR | os.O_CLOEXEC), 0xAE01, 0)"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """What a machine is made of. `folder` is where it runs; `address` is the one that its network's DHCP gives out."""
+
+    name: str
+    folder: Path
+    cpu: int
+    memory_bytes: int
+    disks: tuple[tuple[str, Path], ...]
+    network: NetworkSpec
+    address: str
+
+
+def socket(folder: Path) -> Path:
+    """The monitor that Lifeboat uses."""
+    return folder / QMP
+
+
+def running(folder: Path) -> int | None:
+    """The pid of the machine that runs in a folder, or None."""
+    return processes.find(folder / PID)
+
+
+def node(index: int) -> str:
+    """The block node of a machine's disk."""
+    return f"disk{index}"
+
+
+@cache
+def accelerator() -> str:
+    """`kvm` where it works, else `tcg`; LIFEBOAT_ACCEL decides when it says kvm or tcg. Blocking, once per process.
+
+    Opening /dev/kvm can hang for good on some hosts, so a subprocess tries, and is left alone when it hangs.
+    """
+    wanted = os.environ.get("LIFEBOAT_ACCEL", "auto")
+    if wanted in {"kvm", "tcg"}:
+        return wanted
+    if not Path("/dev/kvm").exists():
+        return "tcg"
+    probe = subprocess.Popen(  # this interpreter and a constant
+        [sys.executable, "-c", _PROBE],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        return "kvm" if probe.wait(5.0) == 0 else "tcg"
+    except subprocess.TimeoutExpired:
+        # No wait: a process that hangs in the kernel does not end.
+        probe.kill()
+        processes.keep(probe)
+        return "tcg"
+
+
+def command_line(spec: MachineSpec, accel: str) -> list[str]:
+    """The arguments that make the machine."""
+    argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"]
+    argv += ["-name", f"guest={spec.name}", "-machine", "q35,usb=off,hpet=off,vmport=off", "-cpu", "max"]
+    argv += ["-accel", "kvm" if accel == "kvm" else "tcg,thread=multi"]
+    argv += ["-smp", str(spec.cpu), "-m", f"{max(1, spec.memory_bytes >> 20)}M"]
+    argv += ["-pidfile", str(spec.folder / PID)]
+    for name, path in (("monitor", QMP), ("owner", OWNER_QMP)):
+        argv += ["-chardev", f"socket,id={name},path={path},server=on,wait=off", "-mon", f"chardev={name},mode=control"]
+    argv += ["-chardev", f"file,id=console,path={CONSOLE},append=on", "-serial", "chardev:console"]
+    argv += ["-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,path={AGENT},server=on,wait=off"]
+    argv += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
+    argv += ["-device", "virtio-rng-pci"]
+    user_net = {
+        "type": "user",
+        "id": NIC,
+        "net": spec.network.cidr,
+        "dhcpstart": spec.address,
+        "restrict": True,
+        "ipv6": False,
+    }
+    argv += ["-netdev", json.dumps(user_net), "-device", json.dumps(_device("virtio-net-pci", netdev=NIC, romfile=""))]
+    for index, (name, image) in enumerate(spec.disks):
+        file = {"driver": "file", "filename": str(image), "discard": "unmap", "aio": "threads"}
+        block = {"driver": _format(image), "node-name": node(index), "discard": "unmap", "file": file}
+        device = _device("virtio-blk-pci", drive=node(index), id=f"vd{index}", serial=name[:20])
+        if index == 0:
+            device["bootindex"] = 0
+        argv += ["-blockdev", json.dumps(block), "-device", json.dumps(device)]
+    return argv
+
+
+async def start(spec: MachineSpec) -> None:
+    """Start a machine, or see that it runs.
+
+    Raises:
+        Retry: it does not start; the message holds what QEMU said.
+        NoSpace: it does not start because the disk is full.
+    """
+    pid_file = spec.folder / PID
+    if processes.find(pid_file) is not None:
+        return
+    accel = await asyncio.to_thread(accelerator)
+    log = spec.folder / LOG
+    await asyncio.to_thread(files.remove, log)
+    pid = await asyncio.to_thread(processes.spawn, command_line(spec, accel), spec.folder, log)
+    try:
+        await processes.wait_ready(pid, pid_file, log, _START)
+    except Retry as error:
+        if any(text in str(error) for text in files.FULL_TEXTS):
+            raise NoSpace(f"machine {spec.name}: {error}") from error
+        raise Retry(f"machine {spec.name} does not start: {error}") from error
+
+
+async def stop(monitors: Monitors, folder: Path, seconds: float = 5.0) -> None:
+    """End a machine with its images closed cleanly, by force when it does not answer, or see that it does not run."""
+    if running(folder) is None:
+        return
+    await monitors.quit(socket(folder), seconds / 2)
+    if not await processes.wait_gone(folder / PID, seconds / 2):
+        await processes.kill(folder / PID)
+
+
+async def is_paused(monitors: Monitors, folder: Path) -> str | None:
+    """Why a machine's processors stand still, or None while they run or nobody knows."""
+    try:
+        status = await monitors.run(socket(folder), "query-status", seconds=1.0)
+    except Silent:
+        return None
+    return None if status["status"] in {"running", "prelaunch", "inmigrate"} else str(status["status"])
+
+
+def _device(driver: str, **properties: object) -> dict[str, object]:
+    return {"driver": driver, **properties}
+
+
+def _format(path: Path) -> str:
+    return images.look(path).format

@@ -1,0 +1,287 @@
+"""One look at a site pair: both zones, and every server, all at once and with a bound.
+
+Looking changes nothing, with two exceptions that are written down: that a replica was seen in step, and the thaw of a
+guest that a dead operator left frozen. A zone that does not answer makes its facts unknown and delays nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Collection, Mapping
+
+from lifeboat.engines.contract import EngineError, Pair, Retry
+from lifeboat.engines.facts import (
+    Disk,
+    Fact,
+    Hardware,
+    Known,
+    Machine,
+    Network,
+    PairFacts,
+    Point,
+    Replica,
+    ReplicaState,
+    ServerFacts,
+    SiteFacts,
+    Source,
+    Unknown,
+)
+from lifeboat.engines.qemu import images, layers, machine, mirror, servers, storage_daemon
+from lifeboat.engines.qemu.instep import InStep
+from lifeboat.engines.qemu.ledgers import Ledgers
+from lifeboat.engines.qemu.points import Points
+from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
+from lifeboat.engines.qemu.records import Layer, ReplicaRecord, layer_file, load_replica, machines
+from lifeboat.engines.qemu.recovered import Recovered
+from lifeboat.engines.qemu.servers import Servers
+from lifeboat.engines.qemu.zones import Zone, Zones
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 16
+_PER_SERVER = 5.0
+
+
+class Observer:
+    """Looks at pairs of zones."""
+
+    def __init__(
+        self,
+        zones: Zones,
+        monitors: Monitors,
+        instep: InStep,
+        points: Points,
+        ledgers: Ledgers,
+        source_servers: Servers,
+        recovered: Recovered,
+    ) -> None:
+        self._zones = zones
+        self._monitors = monitors
+        self._instep = instep
+        self._points = points
+        self._ledgers = ledgers
+        self._servers = source_servers
+        self._recovered = recovered
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def observe(self, pair: Pair, server_ids: Collection[str]) -> PairFacts:
+        """Look at both sites and these servers, and at every server that has a ledger."""
+        primary = self._zone(pair.primary_zone)
+        recovery = self._zone(pair.recovery_zone)
+        wanted = set(server_ids)
+        if isinstance(recovery, Zone):
+            wanted.update(self._ledgers.server_ids(recovery))
+        ordered = sorted(wanted)
+        async with asyncio.TaskGroup() as group:
+            looks = [group.create_task(self._server(primary, recovery, server_id)) for server_id in ordered]
+            sites = [group.create_task(asyncio.to_thread(self._site, zone)) for zone in (primary, recovery)]
+        return PairFacts(
+            primary=sites[0].result(),
+            recovery=sites[1].result(),
+            servers={server_id: look.result() for server_id, look in zip(ordered, looks, strict=True)},
+        )
+
+    def _zone(self, name: str) -> Zone | Unknown:
+        try:
+            return self._zones.zone(name)
+        except (EngineError, OSError) as error:
+            return Unknown(str(error))
+
+    def _site(self, zone: Zone | Unknown) -> Fact[SiteFacts]:
+        if isinstance(zone, Unknown):
+            return zone
+        try:
+            pool: dict[str, str | None] = dict.fromkeys(zone.inventory.elastic_ips)
+            pool |= self._servers.elastic_ips(zone) | self._recovered.elastic_ips(zone)
+            networks = tuple(
+                Network(
+                    network.name,
+                    network.cidr,
+                    network.reserved()
+                    | self._servers.addresses(zone, network.name)
+                    | self._recovered.addresses(zone, network.name),
+                )
+                for network in zone.inventory.networks
+            )
+            return Known(
+                SiteFacts(
+                    zone=zone.name,
+                    namespaces=zone.inventory.namespaces,
+                    networks=networks,
+                    elastic_ips=pool,
+                    cpu=zone.cpu(),
+                    memory_bytes=zone.memory_bytes(),
+                    ssd=zone.has_ssd(),
+                    free_bytes=zone.free_bytes(),
+                    servers=tuple(server.id for server in zone.inventory.servers),
+                )
+            )
+        except (EngineError, OSError) as error:
+            return Unknown(str(error))
+
+    async def _server(self, primary: Zone | Unknown, recovery: Zone | Unknown, server_id: str) -> ServerFacts:
+        async with self._slots:
+            source, replica, launched = await asyncio.gather(
+                self._source(primary, server_id),
+                self._replica(primary, recovery, server_id),
+                self._machines(recovery, server_id),
+            )
+            return ServerFacts(
+                server_id=server_id,
+                exists=(
+                    primary if isinstance(primary, Unknown) else Known(primary.inventory.server(server_id) is not None)
+                ),
+                hardware=self._hardware(primary, recovery, server_id),
+                source=source,
+                replica=replica,
+                machines=launched,
+                ledger=(recovery if isinstance(recovery, Unknown) else self._ledgers.fact(recovery, server_id)),
+            )
+
+    @staticmethod
+    def _hardware(primary: Zone | Unknown, recovery: Zone | Unknown, server_id: str) -> Fact[Hardware]:
+        try:
+            if isinstance(primary, Zone):
+                server = primary.inventory.server(server_id)
+                if server is not None:
+                    return Known(servers.hardware(primary, server))
+            if isinstance(recovery, Zone):
+                record = load_replica(recovery, server_id)
+                if record is not None:
+                    return Known(_recorded_hardware(recovery, record))
+        except (EngineError, OSError) as error:
+            return Unknown(str(error))
+        if isinstance(primary, Unknown):
+            return primary
+        return Unknown(f"zone {primary.name} has no server {server_id}")
+
+    async def _source(self, primary: Zone | Unknown, server_id: str) -> Fact[Source]:
+        if isinstance(primary, Unknown):
+            return primary
+        if primary.inventory.server(server_id) is None:
+            return Unknown(f"zone {primary.name} has no server {server_id}")
+        try:
+            async with asyncio.timeout(_PER_SERVER):
+                return Known(await self._servers.source(primary, server_id))
+        except (EngineError, OSError) as error:
+            return Unknown(str(error) or "it does not answer in time")
+
+    async def _machines(self, recovery: Zone | Unknown, server_id: str) -> Fact[Mapping[str, Machine]]:
+        if isinstance(recovery, Unknown):
+            return recovery
+        try:
+            async with asyncio.timeout(_PER_SERVER):
+                records = machines(recovery, server_id)
+                found = await asyncio.gather(*(self._recovered.observe(recovery, record) for record in records))
+        except (EngineError, OSError) as error:
+            return Unknown(str(error) or "it does not answer in time")
+        return Known({each.name: each for each in found if each is not None})
+
+    async def _replica(self, primary: Zone | Unknown, recovery: Zone | Unknown, server_id: str) -> Fact[Replica]:
+        if isinstance(recovery, Unknown):
+            return recovery
+        try:
+            async with asyncio.timeout(_PER_SERVER):
+                record = load_replica(recovery, server_id)
+                if record is None:
+                    return Known(Replica(ReplicaState.ABSENT))
+                if record.frozen and isinstance(primary, Zone):
+                    with contextlib.suppress(Silent, CommandFailed):
+                        await self._points.thaw_leftover(primary, recovery, server_id)
+                return Known(await self._stand(primary, recovery, record))
+        except (EngineError, OSError) as error:
+            return Unknown(str(error) or "it does not answer in time")
+
+    async def _stand(self, primary: Zone | Unknown, recovery: Zone, record: ReplicaRecord) -> Replica:
+        seen = await self._look(primary, recovery, record)
+        state, resumable = _state(record, seen)
+        lag = None
+        if state is ReplicaState.SYNCED:
+            record = self._instep.note(recovery, record)
+            lag = 0.0
+        elif state not in {ReplicaState.STOPPED, ReplicaState.ABSENT}:
+            lag = self._instep.lag(recovery, record)
+        moving = state in {ReplicaState.COPYING, ReplicaState.RESYNCING}
+        used = layers.standing(recovery, record.server_id)
+        return Replica(
+            state=state,
+            run=record.run,
+            reason=seen.reason if state is ReplicaState.INTERRUPTED else "",
+            copied_bytes=seen.copied_bytes,
+            total_bytes=seen.total_bytes,
+            bytes_per_second=self._instep.rate(recovery, record.server_id, seen.copied_bytes if moving else None),
+            lag_seconds=lag,
+            resumable=resumable,
+            bandwidth_limit=record.bandwidth_limit,
+            points=tuple(_point(record, layer, used) for layer in record.layers if layer.point is not None),
+        )
+
+    async def _look(self, primary: Zone | Unknown, recovery: Zone, record: ReplicaRecord) -> mirror.Mirror:
+        if not record.replicating:
+            return mirror.Mirror(mirror.Progress.GONE)
+        if isinstance(primary, Unknown):
+            return mirror.Mirror(mirror.Progress.INTERRUPTED, primary.reason)
+        folder = primary.server_folder(record.server_id)
+        if machine.running(folder) is None:
+            reason = f"server {record.server_id} has stopped: what changed since its last copied write is not known"
+            return mirror.Mirror(mirror.Progress.GONE, reason)
+        try:
+            seen = await mirror.look(self._monitors, folder, record, recovery.name)
+        except Retry as error:
+            return mirror.Mirror(mirror.Progress.INTERRUPTED, str(error))
+        if seen.progress is mirror.Progress.GONE or seen.progress is mirror.Progress.INTERRUPTED:
+            return seen
+        reason = ""
+        if storage_daemon.running(recovery, record.server_id) is None:
+            reason = f"the replica's process in zone {recovery.name} has ended"
+        elif not record.offered:
+            reason = f"the replica in zone {recovery.name} is closed until the copy is resumed"
+        if reason:
+            return mirror.Mirror(mirror.Progress.INTERRUPTED, reason, seen.copied_bytes, seen.total_bytes)
+        return seen
+
+
+def _state(record: ReplicaRecord, seen: mirror.Mirror) -> tuple[ReplicaState, bool]:
+    """The replica's state, and whether an interruption can be resumed."""
+    if record.released:
+        return ReplicaState.ABSENT, False
+    if not record.replicating:
+        return ReplicaState.STOPPED, False
+    match seen.progress:
+        case mirror.Progress.GONE:
+            return (ReplicaState.INTERRUPTED if record.mirrored else ReplicaState.STARTING), False
+        case mirror.Progress.INTERRUPTED:
+            return (ReplicaState.INTERRUPTED if record.mirrored else ReplicaState.STARTING), record.mirrored
+        case mirror.Progress.STARTING:
+            return ReplicaState.STARTING, False
+        case mirror.Progress.COPYING:
+            return (ReplicaState.RESYNCING if record.synced else ReplicaState.COPYING), False
+        case mirror.Progress.SYNCED:
+            return ReplicaState.SYNCED, False
+
+
+def _point(record: ReplicaRecord, layer: Layer, used: Mapping[int, tuple[str, ...]]) -> Point:
+    assert layer.point is not None  # noqa: S101  # the caller passes layers with a point
+    return Point(
+        name=layer.point.name,
+        time=layer.point.time,
+        application_consistent=layer.point.application_consistent,
+        problem=layer.point.problem,
+        used_by=used.get(layer.number, ()),
+        held=layers.holders(record, layer, used),
+    )
+
+
+def _recorded_hardware(zone: Zone, record: ReplicaRecord) -> Hardware:
+    disks = []
+    for index, disk in enumerate(record.disks):
+        allocated = 0
+        for layer in record.chain(record.layers[-1].number) if record.layers else ():
+            if disk.name in layer.disks:
+                with contextlib.suppress(OSError):
+                    path = layer_file(zone, record, layer, index)
+                    allocated += images.look(path).allocated_bytes
+        disks.append(Disk(disk.name, disk.size_bytes, min(allocated, disk.size_bytes)))
+    return Hardware(record.cpu, record.memory_bytes, tuple(disks), record.addresses)

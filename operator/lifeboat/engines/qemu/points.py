@@ -1,0 +1,128 @@
+"""Recovery points: taking them, with the guest's file systems frozen when asked, and removing them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from lifeboat.engines.contract import Refused, Retry
+from lifeboat.engines.qemu import layers, machine, storage_daemon
+from lifeboat.engines.qemu.guest import Guests
+from lifeboat.engines.qemu.instep import InStep
+from lifeboat.engines.qemu.inventory import checked_name
+from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
+from lifeboat.engines.qemu.records import PointRecord, ReplicaRecord, load_replica, save_replica
+from lifeboat.engines.qemu.zones import Zone
+from lifeboat.engines.verbs import PrunePoints, TakePoint
+
+_FREEZE = 5.0
+
+
+class Points:
+    """The recovery points of all servers."""
+
+    def __init__(self, monitors: Monitors, guests: Guests, instep: InStep, clock: Callable[[], datetime]) -> None:
+        self._monitors = monitors
+        self._guests = guests
+        self._instep = instep
+        self._clock = clock
+        self._freezing: set[tuple[str, str]] = set()
+
+    async def take(self, source: Zone | None, target: Zone, server_id: str, verb: TakePoint) -> None:
+        """Freeze the tip as a point. While the copy is interrupted, that is the last state that was in step.
+
+        Raises:
+            Refused: replication is stopped.
+            Retry: the replica is not consistent now, or the guest does not freeze.
+            NoSpace: the zone's disk is full; the points that exist stay.
+        """
+        checked_name(verb.name, "point name")
+        record = await layers.load(self._monitors, target, server_id)
+        if record is not None and record.point_layer(verb.name) is not None:
+            return
+        if record is None or not record.replicating or record.tip is None:
+            raise Refused(f"server {server_id} is not replicated: no point can be taken")
+        live = False
+        if source is not None and machine.running(source.server_folder(server_id)) is not None:
+            with contextlib.suppress(Silent, CommandFailed):
+                record = await self._instep.check(source, target, record)
+                live = self._instep.now(target, server_id)
+        if not record.consistent():
+            raise Retry(f"the replica of server {server_id} is not consistent yet")
+        live = live and await storage_daemon.is_offered(self._monitors, target, record)
+        if verb.application_consistent and (source is None or not live):
+            raise Retry("the copy is interrupted: an application-consistent point needs the guest")
+        if not live:
+            # What comes next from the source would be newer writes without older ones.
+            record = await layers.close_door(self._monitors, target, record)
+        point = PointRecord(
+            name=verb.name,
+            time=self._instep.tip_time(target, record),
+            application_consistent=verb.application_consistent,
+        )
+        record = await layers.prepare(target, record, point)
+        if verb.application_consistent and source is not None:
+            agent = source.server_folder(server_id) / machine.AGENT
+            record, point = await self._insert_frozen(target, record, point, agent)
+        else:
+            if live:
+                point = point.model_copy(update={"time": self._clock()})
+            await layers.insert(self._monitors, target, record)
+        layers.inserted(target, record, point)
+        await layers.tidy(self._monitors, target, server_id)
+
+    async def prune(self, target: Zone, server_id: str, verb: PrunePoints) -> None:
+        """Remove points, except those that a machine stands on and those that these need."""
+        record = await layers.load(self._monitors, target, server_id)
+        if record is None:
+            return
+        used = layers.standing(target, server_id)
+        going = {
+            layer.number
+            for layer in record.layers
+            if layer.point is not None and layer.point.name in verb.names and not layers.holders(record, layer, used)
+        }
+        if going:
+            kept = (
+                layer.model_copy(update={"point": None}) if layer.number in going else layer for layer in record.layers
+            )
+            save_replica(target, record.model_copy(update={"layers": tuple(kept)}))
+        await layers.tidy(self._monitors, target, server_id)
+
+    async def thaw_leftover(self, source: Zone, target: Zone, server_id: str) -> None:
+        """Thaw a guest whose point was being taken when the operator died: it must not stand still for that.
+
+        Raises:
+            Silent: the guest's agent does not answer.
+        """
+        record = load_replica(target, server_id)
+        if record is None or not record.frozen or (target.name, server_id) in self._freezing:
+            return
+        if machine.running(source.server_folder(server_id)) is not None:
+            await self._guests.thaw(source.server_folder(server_id) / machine.AGENT, _FREEZE)
+        record = load_replica(target, server_id)
+        if record is not None and (target.name, server_id) not in self._freezing:
+            save_replica(target, record.model_copy(update={"frozen": False}))
+
+    async def _insert_frozen(
+        self, target: Zone, record: ReplicaRecord, point: PointRecord, agent: Path
+    ) -> tuple[ReplicaRecord, PointRecord]:
+        key = (target.name, record.server_id)
+        self._freezing.add(key)
+        try:
+            record = save_replica(target, record.model_copy(update={"frozen": True}))
+            try:
+                await self._guests.freeze(agent, _FREEZE)
+                point = point.model_copy(update={"time": self._clock()})
+                async with asyncio.timeout(_FREEZE):
+                    await layers.insert(self._monitors, target, record)
+            except TimeoutError as error:
+                raise Silent("the replica does not take the point in time") from error
+            finally:
+                await self._guests.thaw(agent, _FREEZE)
+            return record.model_copy(update={"frozen": False}), point
+        finally:
+            self._freezing.discard(key)

@@ -1,0 +1,145 @@
+"""Talking to QEMU's monitors: connect, run, disconnect, each with a deadline.
+
+A monitor serves one client at a time, so connections are short and taken in turn. A short connection sees no events:
+state is read by queries. Every command is logged at DEBUG as one JSON line, so that what was asked of QEMU can be read
+afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
+
+from lifeboat.engines.contract import NoSpace, Retry
+from lifeboat.engines.qemu.files import FULL_TEXTS
+
+logger = logging.getLogger(__name__)
+# The library reports every refused connection as an error of its own; here that is a fact like any other.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+
+DEADLINE = 3.0
+
+
+class CommandFailed(Retry):
+    """Raised when QEMU refuses a command. `description` is what it said."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(f"QEMU refused {command}: {description}")
+        self.description = description
+
+
+class Silent(Retry):
+    """Raised when a monitor or an agent does not answer in time."""
+
+
+@contextlib.contextmanager
+def reachable(socket: Path) -> Iterator[str]:
+    """A path to a socket that is short enough for the kernel (108 bytes), however deep its folder lies.
+
+    Raises:
+        Silent: the folder is not there.
+    """
+    try:
+        folder = os.open(socket.parent, os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        raise Silent(f"{socket.parent} is not there") from error
+    try:
+        yield f"/proc/self/fd/{folder}/{socket.name}"
+    finally:
+        os.close(folder)
+
+
+class Session:
+    """An open connection to one monitor."""
+
+    def __init__(self, client: QMPClient, socket: Path) -> None:
+        self._client = client
+        self._socket = socket
+
+    async def run(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401  # as JSON
+        """Run a command and return its answer.
+
+        Raises:
+            CommandFailed: QEMU refuses it.
+            NoSpace: QEMU refuses it because a disk is full.
+        """
+        log_command(self._socket, command, arguments)
+        try:
+            return await self._client.execute(command, arguments)
+        except ExecuteError as error:
+            description = str(error)
+            if any(text in description for text in FULL_TEXTS):
+                raise NoSpace(f"{command}: {description}") from error
+            raise CommandFailed(command, description) from error
+
+    async def human(self, line: str) -> str:
+        """Run a command of the human monitor, for the few things that QMP does not offer."""
+        answer = await self.run("human-monitor-command", {"command-line": line})
+        return str(answer).strip()
+
+
+class Monitors:
+    """The monitors of one engine, each used by one caller at a time."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Path, asyncio.Lock] = {}
+
+    @contextlib.asynccontextmanager
+    async def session(self, socket: Path, seconds: float = DEADLINE) -> AsyncIterator[Session]:
+        """Connect to a monitor for a few commands; waiting for one's turn is part of the deadline.
+
+        Raises:
+            Silent: it does not answer, or not in time.
+        """
+        lock = self._locks.setdefault(socket, asyncio.Lock())
+        client = QMPClient("lifeboat")
+        try:
+            async with asyncio.timeout(seconds), lock:
+                try:
+                    with reachable(socket) as path:
+                        await client.connect(path)
+                    yield Session(client, socket)
+                finally:
+                    await _hang_up(client)
+        except TimeoutError as error:
+            raise Silent(f"{socket} does not answer within {seconds:g} s") from error
+        except (ConnectError, QMPError, OSError, EOFError) as error:
+            raise Silent(f"{socket} does not answer: {error}") from error
+
+    async def run(
+        self, socket: Path, command: str, arguments: Mapping[str, object] | None = None, seconds: float = DEADLINE
+    ) -> Any:  # noqa: ANN401  # as JSON
+        """Run one command on a monitor and return its answer."""
+        async with self.session(socket, seconds) as session:
+            return await session.run(command, arguments)
+
+    async def quit(self, socket: Path, seconds: float) -> None:
+        """Ask a program to end, closing its images cleanly; silence is an answer too."""
+        with contextlib.suppress(Silent, CommandFailed):
+            await self.run(socket, "quit", seconds=seconds)
+
+
+def log_command(socket: Path, command: str, arguments: Mapping[str, object] | None) -> None:
+    """Log a command as one JSON line, without what a script or a file holds."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return
+    shown = dict(arguments or {})
+    for secret in {"buf-b64", "input-data", "env", "arg"} & shown.keys():
+        shown[secret] = "…"
+    line = {"socket": str(socket), "execute": command, "arguments": shown}
+    logger.debug("%s", json.dumps(line, default=str, ensure_ascii=False))
+
+
+async def _hang_up(client: QMPClient) -> None:
+    # A peer that ended in the middle makes the library raise here what the command has raised already.
+    with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
+        async with asyncio.timeout(1.0):
+            await client.disconnect()

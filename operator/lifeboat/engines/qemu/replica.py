@@ -1,0 +1,214 @@
+"""A server's replica: starting the copy, resuming it, stopping it, letting it go.
+
+The recovery zone's side is what counts. Ending a replica never waits for the source: the exports are closed first,
+after which nothing that the source still does reaches the replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from lifeboat.engines.contract import NoSpace, Refused, Retry
+from lifeboat.engines.qemu import files, images, layers, machine, mirror, storage_daemon
+from lifeboat.engines.qemu.instep import InStep
+from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
+from lifeboat.engines.qemu.records import (
+    REPLICA,
+    DiskRecord,
+    Layer,
+    PointRecord,
+    ReplicaRecord,
+    load_replica,
+    save_replica,
+)
+from lifeboat.engines.qemu.zones import Zone
+from lifeboat.engines.verbs import ResumeReplication, StartReplication, StopReplication
+
+
+class Replicas:
+    """The replicas of all servers."""
+
+    def __init__(self, monitors: Monitors, instep: InStep) -> None:
+        self._monitors = monitors
+        self._instep = instep
+
+    async def start(self, source: Zone, target: Zone, server_id: str, verb: StartReplication) -> None:
+        """Start the copy of a run, or see that it was started: a run is started once, whatever becomes of it.
+
+        Raises:
+            Refused: the source or the network is not there.
+            Retry: the source does not run.
+            NoSpace: the target's disk is too small.
+        """
+        source.server(server_id)
+        folder = source.server_folder(server_id)
+        network = target.network(verb.replication_network)
+        target.tier(verb.use_ssd)
+        record = await layers.load(self._monitors, target, server_id)
+        if record is not None and not record.released:
+            begun = record.replicating and not record.mirrored
+            if record.run > verb.run or (record.run == verb.run and not begun):
+                return
+        if machine.running(folder) is None:
+            raise Retry(f"server {server_id} does not run: its disks can be copied only while it does")
+        if record is None or record.released or record.run != verb.run:
+            record = await self._begin(source, target, server_id, record, verb)
+        record = await self._offer(target, record)
+        await mirror.clean(self._monitors, folder, keep_run=record.run)
+        await mirror.start(self._monitors, folder, record, network.address)
+        save_replica(target, record.model_copy(update={"mirrored": True}))
+
+    async def resume(self, source: Zone, target: Zone, server_id: str, verb: ResumeReplication) -> None:
+        """Let an interrupted copy go on with what changed.
+
+        The last consistent state becomes a point before the first byte arrives: from then until the end of the resync
+        the tip holds newer writes without older ones.
+
+        Raises:
+            Refused: the source no longer knows what changed.
+            Retry: the connection is not there yet.
+        """
+        record = await self._present(target, server_id)
+        if not record.replicating:
+            raise Refused(f"replication of server {server_id} is stopped")
+        folder = source.server_folder(server_id)
+        if machine.running(folder) is None:
+            raise Refused(
+                f"server {server_id} has stopped: what changed since is not known, all has to be copied again"
+            )
+        seen = await mirror.look(self._monitors, folder, record, target.name)
+        if seen.progress is mirror.Progress.GONE:
+            raise Refused(seen.reason)
+        offered = record.offered and await storage_daemon.is_offered(self._monitors, target, record)
+        if offered and seen.progress is not mirror.Progress.INTERRUPTED:
+            return
+        if not (offered and record.torn):
+            record = await layers.close_door(self._monitors, target, record)
+            if verb.freeze_as is not None and record.consistent() and record.point_layer(verb.freeze_as) is None:
+                point = PointRecord(name=verb.freeze_as, time=self._instep.tip_time(target, record))
+                record = await layers.prepare(target, record, point)
+                await layers.insert(self._monitors, target, record)
+                record = layers.inserted(target, record, point)
+            record = save_replica(target, record.model_copy(update={"torn": True}))
+            await self._offer(target, record)
+        await mirror.resume(self._monitors, folder, record)
+
+    async def limit(self, source: Zone, target: Zone, server_id: str, bandwidth_limit: int | None) -> None:
+        """Change what the full copy may use of the network."""
+        record = await self._present(target, server_id)
+        record = save_replica(target, record.model_copy(update={"bandwidth_limit": bandwidth_limit}))
+        if record.replicating and machine.running(source.server_folder(server_id)) is not None:
+            await mirror.limit(self._monitors, source.server_folder(server_id), record)
+
+    async def stop(self, source: Zone | None, target: Zone, server_id: str, verb: StopReplication) -> None:
+        """Stop copying; the source is left out when None, and given one second otherwise.
+
+        Raises:
+            Refused: there is nothing to freeze.
+        """
+        record = load_replica(target, server_id)
+        if record is None:
+            if verb.freeze_as is not None:
+                raise Refused(f"server {server_id} has no replica in zone {target.name}")
+            return
+        folder = None
+        if source is not None and machine.running(source.server_folder(server_id)) is not None:
+            folder = source.server_folder(server_id)
+        if record.replicating and source is not None and folder is not None:
+            with contextlib.suppress(Silent, CommandFailed, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    record = await self._instep.check(source, target, record)
+        time_of_tip = self._instep.tip_time(target, record)
+        with contextlib.suppress(Retry):
+            await storage_daemon.withdraw(self._monitors, target, record)
+        await storage_daemon.stop(self._monitors, target, server_id)
+        record = await layers.load(self._monitors, target, server_id) or record
+        changes: dict[str, object] = {"replicating": False, "mirrored": False, "offered": False}
+        if verb.freeze_as is not None and record.point_layer(verb.freeze_as) is None:
+            if record.tip is None:
+                raise Refused(f"replication of server {server_id} is stopped: there is nothing newer to freeze")
+            problem = None if record.consistent() else _problem(record)
+            point = PointRecord(name=verb.freeze_as, time=time_of_tip, problem=problem)
+            changes |= {"layers": layers.named(record, record.tip, point), "tip": None}
+        save_replica(target, record.model_copy(update=changes))
+        self._instep.forget(target, server_id)
+        if folder is not None:
+            # What a source that does not answer in time keeps of the copy is cleaned up by the next start.
+            with contextlib.suppress(Retry):
+                await mirror.clean(self._monitors, folder, 1.0)
+
+    async def release(self, source: Zone | None, target: Zone, server_id: str) -> None:
+        """Delete the replica and every point that no machine stands on; the others go when their machines go."""
+        if load_replica(target, server_id) is None:
+            return
+        await self.stop(source, target, server_id, StopReplication())
+        record = await self._present(target, server_id)
+        save_replica(target, record.model_copy(update={"released": True, "tip": None}))
+        await self.tidy(target, server_id)
+
+    async def tidy(self, target: Zone, server_id: str) -> None:
+        """Delete what nothing needs any more, the record itself last."""
+        await layers.tidy(self._monitors, target, server_id)
+        record = load_replica(target, server_id)
+        if record is not None and record.released and not record.layers:
+            files.remove(target.replica_folder(server_id) / REPLICA)
+            for ssd in (False, True) if target.has_ssd() else (False,):
+                with contextlib.suppress(OSError):
+                    (target.tier(ssd) / "replicas" / server_id).rmdir()
+
+    async def _present(self, target: Zone, server_id: str) -> ReplicaRecord:
+        record = await layers.load(self._monitors, target, server_id)
+        if record is None:
+            raise Refused(f"server {server_id} has no replica in zone {target.name}")
+        return record
+
+    async def _offer(self, target: Zone, record: ReplicaRecord) -> ReplicaRecord:
+        await storage_daemon.ensure_open(self._monitors, target, record)
+        record = await storage_daemon.ensure_offered(self._monitors, target, record)
+        return save_replica(target, record.model_copy(update={"offered": True}))
+
+    async def _begin(
+        self, source: Zone, target: Zone, server_id: str, record: ReplicaRecord | None, verb: StartReplication
+    ) -> ReplicaRecord:
+        """Leave the earlier copy and its points as they are, and lay the ground for a new one beside them."""
+        spec = source.server(server_id)
+        found = [images.look(source.disk_file(spec, index)) for index in range(len(spec.disks))]
+        needed = sum(image.allocated_bytes for image in found)
+        free = target.free_bytes(use_ssd=verb.use_ssd)
+        if needed > free:
+            raise NoSpace(f"the copy needs {needed} bytes, and the disk of zone {target.name} has {free} left")
+        old: tuple[Layer, ...] = ()
+        number = 1
+        if record is not None:
+            await storage_daemon.stop(self._monitors, target, server_id)
+            old, number = record.layers, record.next_layer
+        base = Layer(number=number, disks=tuple(disk.name for disk in spec.disks), ssd=verb.use_ssd, base=True)
+        fresh = ReplicaRecord(
+            server_id=server_id,
+            cpu=spec.cpu,
+            memory_bytes=spec.memory,
+            disks=tuple(
+                DiskRecord(name=disk.name, size_bytes=image.size_bytes)
+                for disk, image in zip(spec.disks, found, strict=True)
+            ),
+            addresses=() if spec.ip_address is None else (spec.ip_address,),
+            ports=spec.ports,
+            run=verb.run,
+            network=verb.replication_network,
+            ssd=verb.use_ssd,
+            bandwidth_limit=verb.bandwidth_limit,
+            replicating=True,
+            layers=(*old, base),
+            tip=number,
+            next_layer=number + 1,
+        )
+        await layers.create_files(target, fresh, base, None)
+        self._instep.forget(target, server_id)
+        return save_replica(target, fresh)
+
+
+def _problem(record: ReplicaRecord) -> str:
+    if record.torn:
+        return "the replica was in the middle of a resync: it held newer writes without older ones"
+    return "the first copy was not complete"

@@ -1,0 +1,178 @@
+"""The process that holds a replica's disks: one qemu-storage-daemon per server.
+
+It opens the chain of layers that the tip stands on and offers the tip over NBD on the replication network. Opening and
+offering are two steps: while the disks are open and not offered, nothing can write to them, which is when the last
+consistent state of an interrupted replica is frozen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lifeboat.engines.contract import Retry
+from lifeboat.engines.qemu import files, processes
+from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Session
+from lifeboat.engines.qemu.records import Layer, ReplicaRecord, layer_file, save_replica
+from lifeboat.engines.qemu.zones import Zone
+
+SOCKET = "qsd.sock"
+PID = "qsd.pid"
+LOG = "qsd.log"
+_START = 10.0
+
+
+def monitor(zone: Zone, server_id: str) -> Path:
+    """The daemon's monitor."""
+    return zone.replica_folder(server_id) / SOCKET
+
+
+def running(zone: Zone, server_id: str) -> int | None:
+    """The daemon's pid, or None when it does not run."""
+    return processes.find(zone.replica_folder(server_id) / PID)
+
+
+def node(index: int, layer: Layer) -> str:
+    """The block node of a disk in a layer."""
+    return f"d{index}l{layer.number}"
+
+
+async def ensure_open(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> None:
+    """Let the daemon run with the tip's chain open, or see that it does.
+
+    Raises:
+        Retry: it does not start, or cannot open an image.
+    """
+    folder = zone.replica_folder(record.server_id)
+    if running(zone, record.server_id) is None:
+        argv = ["qemu-storage-daemon", "--pidfile", str(folder / PID)]
+        argv += ["--chardev", f"socket,id=monitor,path={SOCKET},server=on,wait=off", "--monitor", "chardev=monitor"]
+        files.remove(folder / LOG)
+        pid = await asyncio.to_thread(processes.spawn, argv, folder, folder / LOG)
+        await processes.wait_ready(pid, folder / PID, folder / LOG, _START)
+    if record.tip is None:
+        return
+    chain = record.chain(record.tip)
+    async with monitors.session(folder / SOCKET, 10.0) as session:
+        there = await nodes(session)
+        for index in range(len(record.disks)):
+            below: str | None = None
+            for layer in chain:
+                name = node(index, layer)
+                if name not in there:
+                    path = layer_file(zone, record, layer, index)
+                    writable = layer.number == record.tip
+                    await session.run("blockdev-add", image_node(name, path, below, writable=writable))
+                below = name
+
+
+def image_node(name: str, path: Path, backing: str | None, *, writable: bool) -> dict[str, object]:
+    """The description of an image for `blockdev-add`; its backing file is never taken from its header."""
+    return {
+        "driver": "qcow2",
+        "node-name": name,
+        "read-only": not writable,
+        "discard": "unmap",
+        "backing": backing,
+        "file": {"driver": "file", "filename": str(path), "read-only": not writable, "discard": "unmap"},
+    }
+
+
+async def nodes(session: Session) -> Mapping[str, Mapping[str, Any]]:
+    """The block nodes of a process by name."""
+    answer = await session.run("query-named-block-nodes", {"flat": True})
+    return {str(found["node-name"]): found for found in answer}
+
+
+async def ensure_offered(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> ReplicaRecord:
+    """Offer the tip's disks over NBD, or see that they are; the record that comes back knows the port.
+
+    Writing through means that a write which the source was told is done is on the replica's disk: the guest's own
+    flushes do not come this far.
+
+    Raises:
+        Retry: the port that the source knows is in use by another program.
+    """
+    address = zone.network(record.network).address
+    if record.port is None:
+        record = save_replica(zone, record.model_copy(update={"port": _free_port(address)}))
+    async with monitors.session(monitor(zone, record.server_id)) as session:
+        listen = {"type": "inet", "data": {"host": address, "port": str(record.port)}}
+        try:
+            await session.run("nbd-server-start", {"addr": listen})
+        except CommandFailed as error:
+            if "already running" not in error.description:
+                raise Retry(f"{address} port {record.port}: {error.description}") from error
+        offered = await _exports(session)
+        assert record.tip is not None  # noqa: S101  # only a replica with a tip is offered
+        for index, disk in enumerate(record.disks):
+            if _export(index) not in offered:
+                export = {
+                    "type": "nbd",
+                    "id": _export(index),
+                    "name": disk.name,
+                    "node-name": node(index, record.layer(record.tip)),
+                    "writable": True,
+                    "writethrough": True,
+                }
+                await session.run("block-export-add", export)
+    return record
+
+
+async def withdraw(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> None:
+    """Offer nothing any more: from here on no write of the source reaches the replica.
+
+    Raises:
+        Retry: an export does not go.
+    """
+    if running(zone, record.server_id) is None:
+        return
+    async with monitors.session(monitor(zone, record.server_id)) as session:
+        for export in await _exports(session):
+            await session.run("block-export-del", {"id": export, "mode": "hard"})
+        for _ in range(100):
+            if not await _exports(session):
+                break
+            await asyncio.sleep(0.01)
+        else:
+            raise Retry("the replica's exports do not close")
+        try:
+            await session.run("nbd-server-stop")
+        except CommandFailed as error:
+            if "not running" not in error.description:
+                raise
+
+
+async def is_offered(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> bool:
+    """Whether every disk of the replica can be written to by the source."""
+    if running(zone, record.server_id) is None:
+        return False
+    async with monitors.session(monitor(zone, record.server_id)) as session:
+        return len(await _exports(session)) >= len(record.disks)
+
+
+async def stop(monitors: Monitors, zone: Zone, server_id: str) -> None:
+    """End the daemon with its images closed cleanly, by force when it does not answer, or see that it does not run."""
+    if running(zone, server_id) is None:
+        return
+    pid_file = zone.replica_folder(server_id) / PID
+    await monitors.quit(monitor(zone, server_id), 1.0)
+    if not await processes.wait_gone(pid_file, 2.0):
+        await processes.kill(pid_file)
+
+
+async def _exports(session: Session) -> tuple[str, ...]:
+    return tuple(str(export["id"]) for export in await session.run("query-block-exports"))
+
+
+def _export(index: int) -> str:
+    return f"disk-{index}"
+
+
+def _free_port(address: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
