@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,8 +28,10 @@ LOG = "qemu.log"
 CONSOLE = "console.log"
 NIC = "net0"
 _START = 15.0
-# KVM_CREATE_VM: opening the device is not enough to know that it works.
-_PROBE = "import fcntl, os; fcntl.ioctl(os.open('/dev/kvm', os.O_RDWR | os.O_CLOEXEC), 0xAE01, 0)"
+_PLAIN = (
+    *("-nodefaults", "-no-user-config", "-display", "none"),
+    *("-machine", "q35,usb=off,hpet=off,vmport=off", "-cpu", "max"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +66,31 @@ def node(index: int) -> str:
 def accelerator() -> str:
     """`kvm` where it works, else `tcg`; LIFEBOAT_ACCEL decides when it says kvm or tcg. Blocking, once per process.
 
-    Opening /dev/kvm can hang for good on some hosts, so a subprocess tries, and is left alone when it hangs.
+    Opening /dev/kvm hangs for good on some hosts, and on others a guest cannot be made although it opens. So a machine
+    is made in a subprocess, which is left alone when it hangs.
     """
     wanted = os.environ.get("LIFEBOAT_ACCEL", "auto")
     if wanted in {"kvm", "tcg"}:
         return wanted
     if not Path("/dev/kvm").exists():
         return "tcg"
-    probe = subprocess.Popen(  # this interpreter and a constant
-        [sys.executable, "-c", _PROBE],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    argv = ["qemu-system-x86_64", *_PLAIN, "-accel", "kvm", "-m", "16", "-S", "-monitor", "stdio"]
+    probe = subprocess.Popen(  # constants
+        argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        return "kvm" if probe.wait(5.0) == 0 else "tcg"
+        probe.communicate(b"quit\n", 5.0)
     except subprocess.TimeoutExpired:
         # No wait: a process that hangs in the kernel does not end.
         probe.kill()
         processes.keep(probe)
         return "tcg"
+    return "kvm" if probe.returncode == 0 else "tcg"
 
 
 def command_line(spec: MachineSpec, accel: str) -> list[str]:
     """The arguments that make the machine."""
-    argv = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none"]
-    argv += ["-name", f"guest={spec.name}", "-machine", "q35,usb=off,hpet=off,vmport=off", "-cpu", "max"]
+    argv = ["qemu-system-x86_64", *_PLAIN, "-name", f"guest={spec.name}"]
     argv += ["-accel", "kvm" if accel == "kvm" else "tcg,thread=multi"]
     argv += ["-smp", str(spec.cpu), "-m", f"{max(1, spec.memory_bytes >> 20)}M"]
     argv += ["-pidfile", str(spec.folder / PID)]
@@ -119,7 +119,7 @@ def command_line(spec: MachineSpec, accel: str) -> list[str]:
     return argv
 
 
-async def start(spec: MachineSpec) -> None:
+async def start(monitors: Monitors, spec: MachineSpec) -> None:
     """Start a machine, or see that it runs.
 
     Raises:
@@ -135,10 +135,25 @@ async def start(spec: MachineSpec) -> None:
     pid = await asyncio.to_thread(processes.spawn, command_line(spec, accel), spec.folder, log)
     try:
         await processes.wait_ready(pid, pid_file, log, _START)
-    except Retry as error:
+        await _listens(monitors, spec.folder, pid)
+    except (Retry, TimeoutError) as error:
         if any(text in str(error) for text in files.FULL_TEXTS):
             raise NoSpace(f"machine {spec.name}: {error}") from error
         raise Retry(f"machine {spec.name} does not start: {error}") from error
+
+
+async def _listens(monitors: Monitors, folder: Path, pid: int) -> None:
+    """Wait until a machine's monitor answers: QEMU writes its pid file a little earlier."""
+    async with asyncio.timeout(_START):
+        while True:
+            try:
+                await monitors.run(socket(folder), "query-status", seconds=2.0)
+            except Silent:
+                if not processes.alive(pid):
+                    raise Retry(f"it ended at once: {files.last_lines(folder / LOG) or 'it said nothing'}") from None
+                await asyncio.sleep(0.02)
+            else:
+                return
 
 
 async def stop(monitors: Monitors, folder: Path, seconds: float = 5.0) -> None:

@@ -7,6 +7,7 @@ and a process counts as ours only while that path is in its command line.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import signal
@@ -56,10 +57,19 @@ def keep(child: subprocess.Popen[bytes]) -> None:
     _children[child.pid] = child
 
 
+@atexit.register
+def _let_go() -> None:
+    """Leave the programs running without a complaint that they do."""
+    for child in _children.values():
+        child.returncode = 0
+
+
 def alive(pid: int) -> bool:
     """Whether a process is there and has not ended."""
     child = _children.get(pid)
-    if child is not None and child.poll() is not None:
+    if child is not None:
+        if child.poll() is None:
+            return True
         _children.pop(pid, None)
         return False
     return _command_line(pid) != ()

@@ -64,7 +64,7 @@ class Recovered:
                 network=zone.network(record.network),
                 address=record.address,
             )
-            await machine.start(spec)
+            await machine.start(self._monitors, spec)
             self._guests.forget(folder / machine.AGENT)
         await forwards.ensure_elastic_ip(self._monitors, folder, record.elastic_ip, record.address, record.ports)
         port = record.url_port()

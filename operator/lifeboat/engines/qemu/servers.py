@@ -67,7 +67,7 @@ class Servers:
             network=zone.network(server.network),
             address=address,
         )
-        await machine.start(spec)
+        await machine.start(self._monitors, spec)
         await forwards.ensure_elastic_ip(self._monitors, folder, server.elastic_ip, address, server.ports)
         self._guests.forget(folder / machine.AGENT)
 
