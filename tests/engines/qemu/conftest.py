@@ -193,3 +193,22 @@ async def world() -> AsyncIterator[World]:
     finally:
         await made.close()
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def full_world() -> AsyncIterator[World]:
+    """A world whose recovery zone has 64 MiB of storage."""
+    folder = Path(tempfile.mkdtemp(prefix="lifeboat-qemu-"))
+    storage = folder / "small"
+    storage.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(storage)], check=True)
+    made = World(folder, storage)
+    try:
+        await made.engine.start_server("zone-a", SERVER)
+        yield made
+    finally:
+        await made.close()
+        subprocess.run(["umount", str(storage)], check=True)
+        shutil.rmtree(folder)
