@@ -1,0 +1,69 @@
+"""What kopf is for here: it watches the four kinds, and tells the world what came, changed and went.
+
+The indices keep nothing: kopf runs them for every object of its first listing before it lets any event handler run, so
+the world is complete when the first of those is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import kopf
+
+from lifeboat.api.names import FINALIZER, GROUP, VERSION
+from lifeboat.kube import Kube
+from lifeboat.world import KINDS, Key, World
+
+REQUEST_SECONDS = 30.0
+
+
+def registry(world: World, api: Kube) -> kopf.OperatorRegistry:
+    """The handlers that fill this world, speaking to the API server with the credentials of our own client."""
+    made = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=made)
+    async def login(**_: object) -> kopf.ConnectionInfo:
+        ours = await api.credentials()
+        scheme, _, token = (ours.token or "").rpartition(" ")
+        return kopf.ConnectionInfo(
+            server=ours.server,
+            ca_path=ours.ca_file,
+            insecure=not ours.verify,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=ours.certificate_file,
+            private_key_path=ours.key_file,
+        )
+
+    for kind in KINDS.values():
+
+        @kopf.index(GROUP, VERSION, kind.PLURAL, registry=made, id=f"index-{kind.PLURAL}")
+        async def listed(body: kopf.Body, **_: object) -> None:
+            world.put(dict(body))
+
+        @kopf.on.event(GROUP, VERSION, kind.PLURAL, registry=made, id=f"event-{kind.PLURAL}")
+        async def changed(event: kopf.RawEvent, **_: object) -> None:
+            world.complete = True
+            found: Mapping[str, Any] = event["object"]
+            if event["type"] == "DELETED":
+                metadata = found["metadata"]
+                world.remove(Key(found["kind"], metadata["namespace"], metadata["name"]), metadata["uid"])
+
+    return made
+
+
+def settings() -> kopf.OperatorSettings:
+    """Let kopf watch and nothing else: it writes nothing, no finalizer, no annotation, no event, no peering."""
+    made = kopf.OperatorSettings()
+    made.persistence.finalizer = FINALIZER
+    made.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
+    made.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP, v1=False)
+    made.posting.enabled = False
+    made.peering.standalone = True
+    made.scanning.disabled = True
+    made.networking.request_timeout = REQUEST_SECONDS
+    made.networking.connect_timeout = 5.0
+    made.watching.server_timeout = 600
+    made.watching.client_timeout = 660
+    return made

@@ -1,0 +1,193 @@
+"""One hand at a time: a Lease says which operator may act, and for how long it may believe so.
+
+The lease's count of transitions is the leader's term, which every verb carries and every ledger remembers, so that a
+hand that let go without noticing is refused by the engine. Belief ends by the clock, not by a message: a process that
+was stopped and continued finds at its next step that its last renewal is too long ago.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from lifeboat import clock, kube
+
+LEASE_SECONDS: Final = 15
+RENEW_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 2.0
+ACT_SECONDS: Final = 10.0
+"""How long after a renewal was asked for one may act; the rest of the lease is for what is under way to end."""
+
+_log = logging.getLogger(__name__)
+
+Body = dict[str, Any]
+
+
+class NotLeader(Exception):
+    """Raised before a step that only the leader may take."""
+
+
+class Leases(Protocol):
+    """What leadership needs of the API server."""
+
+    async def read_lease(self, namespace: str, name: str) -> Body:
+        """The Lease as it is."""
+        ...
+
+    async def create_lease(self, namespace: str, body: Body) -> Body:
+        """Create a Lease."""
+        ...
+
+    async def replace_lease(self, namespace: str, body: Body) -> Body:
+        """Replace the Lease of that resourceVersion."""
+        ...
+
+
+class Leadership:
+    """Holds the Lease where it can. `changed` is set whenever it is won or lost."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        namespace: str,
+        name: str,
+        identity: str,
+        *,
+        elapsed: Callable[[], float] = clock.elapsed,
+        now: Callable[[], datetime] = clock.now,
+    ) -> None:
+        self._leases = leases
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._elapsed = elapsed
+        self._now = now
+        self._held: Body | None = None
+        self._renewed = 0.0
+        self._seen: tuple[object, float] | None = None
+        self._told = 0
+        self._hurry = asyncio.Event()
+        self.changed = asyncio.Event()
+
+    @property
+    def leading(self) -> bool:
+        """Whether one may act at this instant."""
+        return self._held is not None and self._elapsed() - self._renewed < ACT_SECONDS
+
+    def term(self) -> int:
+        """The term to act in, asked before every act.
+
+        Raises:
+            NotLeader: the lease is not held, or was last renewed too long ago.
+        """
+        if self._held is None or not self.leading:
+            raise NotLeader("the lease is not held")
+        return _transitions(self._held)
+
+    def told(self, term: int) -> None:
+        """Hear from a ledger that a later term has been there.
+
+        Where another leader is about, the next renewal says so. Where the lease is still ours, the API server has
+        forgotten (an etcd restored from a snapshot), and the term has to pass the one that the ledgers know.
+        """
+        self._told = max(self._told, term)
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Win the lease, keep it, win it again; until cancelled."""
+        while True:
+            try:
+                await self.step()
+            except kube.KubeError as error:
+                _log.warning("the lease could not be written: %s", error)
+            if self._held is not None and not self.leading:
+                self._lose("it could not be renewed in time")
+            pause = RENEW_SECONDS if self._held is not None else LOOK_SECONDS
+            self._hurry.clear()
+            try:
+                async with asyncio.timeout(pause if self._held is None else min(pause, 2 * LOOK_SECONDS)):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass
+
+    async def step(self) -> None:
+        """Look at the lease once, and take or renew it where that is right.
+
+        Raises:
+            kube.KubeError: the API server did not answer; what was believed goes on until its time is over.
+        """
+        asked = self._elapsed()
+        try:
+            lease = await self._leases.read_lease(self._namespace, self._name)
+        except kube.NotFound:
+            await self._write(None, asked, transitions=max(1, self._told + 1))
+            return
+        spec = lease.get("spec") or {}
+        holder = spec.get("holderIdentity") or ""
+        if holder == self._identity:
+            held = _transitions(lease)
+            await self._write(lease, asked, transitions=held if held > self._told or not self._told else self._told + 1)
+            return
+        if self._held is not None:
+            self._lose(f"{holder or 'nobody'} holds it now")
+        mark = (holder, spec.get("renewTime"), spec.get("leaseTransitions"))
+        if self._seen is None or self._seen[0] != mark:
+            self._seen = (mark, asked)
+        patience = float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
+        if holder and asked - self._seen[1] < patience:
+            return
+        await self._write(lease, asked, transitions=max(_transitions(lease), self._told) + 1)
+
+    async def release(self) -> None:
+        """Give the lease back at once, so that nobody has to wait for it to run out."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        self.changed.set()
+        try:
+            await self._leases.replace_lease(
+                self._namespace, {**held, "spec": {**held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}}
+            )
+        except kube.KubeError as error:
+            _log.warning("the lease could not be released, and runs out by itself: %s", error)
+
+    async def _write(self, lease: Body | None, asked: float, *, transitions: int) -> None:
+        """Write the lease as ours. Time counts from before the request: when it was written is not known better."""
+        stamp = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": LEASE_SECONDS,
+            "leaseTransitions": transitions,
+            "renewTime": stamp,
+            "acquireTime": (lease or {}).get("spec", {}).get("acquireTime", stamp) if self._held else stamp,
+        }
+        metadata = {"name": self._name, "namespace": self._namespace}
+        if lease is not None:
+            metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+        try:
+            if lease is None:
+                written = await self._leases.create_lease(self._namespace, body)
+            else:
+                written = await self._leases.replace_lease(self._namespace, body)
+        except kube.Conflict:
+            # Somebody else wrote it in between; the next look says who.
+            self._hurry.set()
+            return
+        before, self._held = self._held, written
+        self._renewed = asked
+        if before is None or _transitions(before) != transitions:
+            _log.info("leading in term %d", transitions)
+            self.changed.set()
+
+    def _lose(self, why: str) -> None:
+        _log.warning("the lease is lost: %s", why)
+        self._held = None
+        self.changed.set()
+
+
+def _transitions(lease: Body) -> int:
+    return int((lease.get("spec") or {}).get("leaseTransitions") or 0)

@@ -1,0 +1,60 @@
+"""Logs: one line for each event, with the object and the operation as fields, for people or for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+FIELDS = "lifeboat_fields"
+
+
+class ObjectLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger that says with every line which object it is about."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:  # noqa: ANN401 - as inherited
+        """Carry the object's fields, and those of the call, into the record."""
+        given = kwargs.pop("fields", {})
+        kwargs["extra"] = {FIELDS: {**(self.extra or {}), **given}}
+        return msg, kwargs
+
+
+def about(logger: logging.Logger, kind: str, namespace: str, name: str) -> ObjectLogger:
+    """A logger for one object."""
+    return ObjectLogger(logger, {"object": f"{kind}/{namespace}/{name}"})
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {key}={value}" for key, value in getattr(record, FIELDS, {}).items())
+        line = f"{_time(record)} {record.levelname:<7} {record.getMessage()}{fields}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def configure(form: Literal["text", "json"], level: str) -> None:
+    """Send all logs to standard error in one form; what the libraries say only from warnings on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Text())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("lifeboat").setLevel(level)

@@ -1,0 +1,204 @@
+"""The loop of one site pair: one look for all servers at each poll, a look of its own for a server that was nudged.
+
+The loop itself never waits for a server: each has its passes in a task, and whatever happens while one is under way is
+looked at right after it. So a server whose engine call hangs holds up nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from typing import Final
+
+from lifeboat import kube
+from lifeboat.api.names import FINALIZER
+from lifeboat.api.protectedserver import ProtectedServer
+from lifeboat.api.sitepair import SitePair
+from lifeboat.engines.contract import Engine
+from lifeboat.engines.facts import PairFacts
+from lifeboat.leader import NotLeader
+from lifeboat.lifecycle.report import report_pair
+from lifeboat.logs import about
+from lifeboat.looks import Look, look, nothing_known
+from lifeboat.rounds import ServerRounds
+from lifeboat.tools import Tools
+from lifeboat.world import Key, key_of
+
+_log = logging.getLogger(__name__)
+
+SOONEST_SECONDS: Final = 0.001
+
+
+class PairLoop:
+    """Looks after all servers of one pair until cancelled."""
+
+    def __init__(self, key: Key, tools: Tools) -> None:
+        self._key = key
+        self._tools = tools
+        self._log = about(_log, *key)
+        self._awake = asyncio.Event()
+        self._nudged: set[Key] = set()
+        self._busy: set[Key] = set()
+        self._rounds: dict[Key, ServerRounds] = {}
+        self._again: dict[Key, float] = {}
+        self._poll_at = 0.0
+        self._polling = False
+        self._engine: Engine | None = None
+        self._broken: str | None = None
+        self.turned = tools.elapsed()
+
+    def nudge(self, server: Key) -> None:
+        """Look at this server at once."""
+        self._nudged.add(server)
+        self._awake.set()
+
+    def nudge_all(self) -> None:
+        """Look at everything at once."""
+        self._poll_at = 0.0
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Turn until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._awake.clear()
+                self.turned = self._tools.elapsed()
+                try:
+                    self._turn(group)
+                except Exception as error:  # noqa: BLE001 - the loop must go on whatever one turn does
+                    self._complain("a turn", error)
+                await self._pause()
+
+    def _turn(self, group: asyncio.TaskGroup) -> None:
+        pair = self._tools.world.get(SitePair, self._key.namespace, self._key.name)
+        if pair is None:
+            return
+        moment = self._tools.elapsed()
+        if moment >= self._poll_at and not self._polling:
+            self._poll_at = moment + self._tools.settings.poll
+            self._polling = True
+            group.create_task(self._poll(group, pair), name=f"poll {self._key.name}")
+        due = self._nudged | {key for key, at in self._again.items() if at <= moment}
+        if due := due - self._busy:
+            self._nudged -= due
+            for key in due:
+                self._again.pop(key, None)
+            self._busy |= due
+            group.create_task(self._look(group, pair, due), name=f"look {self._key.name}")
+
+    async def _pause(self) -> None:
+        waits = [at for key, at in self._again.items() if key not in self._busy]
+        if not self._polling:
+            waits.append(self._poll_at)
+        pause = max(SOONEST_SECONDS, min(waits) - self._tools.elapsed()) if waits else self._tools.settings.poll
+        try:
+            async with asyncio.timeout(pause):
+                await self._awake.wait()
+        except TimeoutError:
+            pass
+
+    # --- looks
+
+    async def _poll(self, group: asyncio.TaskGroup, pair: SitePair) -> None:
+        """One look at all servers, and the pair's own status."""
+        try:
+            world = self._tools.world
+            servers = world.servers(pair)
+            seen = await self._see(pair, {server.spec.server_id for server in servers})
+            await self._look_after_pair(pair, seen.facts)
+            for server in servers:
+                key = key_of(server)
+                if key not in self._busy:
+                    self._busy.add(key)
+                    self._begin(group, pair, key, seen)
+            self._forget_gone({key_of(server) for server in world.servers(pair)})
+        except NotLeader:
+            pass
+        except Exception as error:  # noqa: BLE001 - told, and tried again at the next poll
+            self._complain("a poll", error)
+        finally:
+            self._polling = False
+            self._awake.set()
+
+    async def _look(self, group: asyncio.TaskGroup, pair: SitePair, due: Collection[Key]) -> None:
+        """One look at the servers that were nudged or move."""
+        servers = {
+            key: server
+            for key in due
+            if (server := self._tools.world.get(ProtectedServer, key.namespace, key.name)) is not None
+        }
+        self._busy -= set(due) - servers.keys()
+        if not servers:
+            return
+        try:
+            seen = await self._see(pair, {server.spec.server_id for server in servers.values()})
+        except Exception as error:  # noqa: BLE001 - told, and tried again at the next poll
+            self._complain("a look", error)
+            self._busy -= servers.keys()
+            return
+        for key in servers:
+            self._begin(group, pair, key, seen)
+
+    async def _see(self, pair: SitePair, server_ids: Collection[str]) -> Look:
+        if self._engine is None:
+            try:
+                self._engine = self._tools.engine(pair.spec.engine_name)
+            except Exception as error:  # noqa: BLE001 - whatever it cannot be made for, people have to see it
+                self._complain("the engine", error)
+                reason = f"engine {pair.spec.engine_name} cannot be used: {error}"
+                return Look(nothing_known(server_ids, reason), self._tools.elapsed())
+        return await look(self._tools, self._engine, pair, server_ids)
+
+    def _begin(self, group: asyncio.TaskGroup, pair: SitePair, key: Key, seen: Look) -> None:
+        group.create_task(self._pass(pair, key, seen), name=f"pass {key.namespace}/{key.name}")
+
+    async def _pass(self, pair: SitePair, key: Key, seen: Look) -> None:
+        try:
+            if self._engine is None:
+                return
+            rounds = self._rounds.get(key)
+            if rounds is None:
+                rounds = ServerRounds(key, self._tools, self._engine, lambda: self.nudge(key))
+                self._rounds[key] = rounds
+            await rounds.run(pair, seen)
+            if rounds.again_in is not None:
+                self._again[key] = self._tools.elapsed() + rounds.again_in
+        finally:
+            self._busy.discard(key)
+            if key in self._nudged or key in self._again:
+                self._awake.set()
+
+    def _forget_gone(self, present: Collection[Key]) -> None:
+        for key in [key for key in self._rounds if key not in present and key not in self._busy]:
+            del self._rounds[key]
+            self._again.pop(key, None)
+            self._tools.verifier.keep_only(key, ())
+
+    # --- the pair itself
+
+    async def _look_after_pair(self, pair: SitePair, facts: PairFacts) -> None:
+        world, writer = self._tools.world, self._tools.writer
+        pair = world.get(SitePair, self._key.namespace, self._key.name) or pair
+        try:
+            used, held = world.has_servers(pair), FINALIZER in pair.metadata.finalizers
+            if used and not held and pair.metadata.deletion_timestamp is None:
+                await writer.keep_finalizer(self._key)
+            elif held and not used:
+                await writer.drop_finalizer(self._key)
+            pair = world.get(SitePair, self._key.namespace, self._key.name) or pair
+            said = report_pair(pair, self._tools.now(), facts.primary, facts.recovery, world.servers(pair))
+            await writer.publish(self._key.namespace, said)
+            self._broken = None
+        except kube.KubeError as error:
+            self._complain("the status", error)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        said = f"{what}: {type(error).__name__}: {error}"
+        if said == self._broken:
+            return
+        self._broken = said
+        if isinstance(error, kube.KubeError):
+            self._log.warning("%s could not be written: %s", what, error)
+        else:
+            self._log.error("%s broke: %s", what, error, exc_info=error)

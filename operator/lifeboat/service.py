@@ -1,0 +1,171 @@
+"""The operator as one thing: connects, watches, leads, works, and lets go in the right order when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import Final
+
+import kopf
+
+from lifeboat import clock, http, kube
+from lifeboat.engines.contract import Engine
+from lifeboat.handlers import watch
+from lifeboat.leader import Leadership
+from lifeboat.metrics import Metrics
+from lifeboat.reconcile import Reconciler
+from lifeboat.scripts import Readability
+from lifeboat.settings import Settings
+from lifeboat.tools import Tools
+from lifeboat.verification import Verifier
+from lifeboat.world import KINDS, World
+from lifeboat.writer import Writer
+
+WAIT_SECONDS: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+EngineFactory = Callable[[str], Engine]
+
+
+class Service:
+    """One operator process, or one of several in a test. `run` returns after `stop`."""
+
+    def __init__(self, settings: Settings, engines: EngineFactory, *, now: Callable[[], datetime] = clock.now) -> None:
+        self._settings = settings
+        self._factory = engines
+        self._now = now
+        self._engines: dict[str, Engine] = {}
+        self._stop = asyncio.Event()
+        self.world = World()
+        self.metrics = Metrics()
+        self.port = settings.http_port
+        self.started = asyncio.Event()
+
+    def stop(self) -> None:
+        """Let go: the lease is given back, and what engines do goes on."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Work until stopped."""
+        settings = self._settings
+        api = await kube.Kube.connect(settings.kubeconfig)
+        leader = Leadership(api, settings.lease_namespace, settings.lease_name, settings.identity)
+        tools = Tools(
+            settings=settings,
+            kube=api,
+            world=self.world,
+            leader=leader,
+            writer=Writer(api, self.world, leader.term, settings.identity, now=self._now),
+            verifier=Verifier(now=self._now),
+            readability=Readability(api),
+            metrics=self.metrics,
+            engine=self._engine,
+            now=self._now,
+        )
+        reconciler = Reconciler(tools)
+        pages = http.Server(http.application(reconciler, self.metrics), settings.http_host, settings.http_port)
+        try:
+            await pages.start()
+            self.port = pages.port
+            if await self._unless_stopped(self._kinds_served(api)):
+                await self._work(leader, reconciler, api)
+        finally:
+            await pages.close()
+            for engine in self._engines.values():
+                await engine.close()
+            await api.close()
+
+    async def _work(self, leader: Leadership, reconciler: Reconciler, api: kube.Kube) -> None:
+        # kopf cancels, at its end, every task of the loop that began after it; so ours begin before, and it ends last.
+        tasks = [
+            asyncio.create_task(leader.run(), name="leadership"),
+            asyncio.create_task(reconciler.run(), name="reconciler"),
+            asyncio.create_task(self._listing(api), name="listing"),
+        ]
+        stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        watch_ends = asyncio.Event()
+        registry = watch.registry(self.world, api)
+        kopf.on.startup(registry=registry)(self._take_signals)
+        watching = asyncio.create_task(
+            kopf.operator(
+                registry=registry,
+                settings=watch.settings(),
+                standalone=True,
+                clusterwide=not self._settings.namespaces,
+                namespaces=self._settings.namespaces,
+                stop_flag=watch_ends,
+            ),
+            name="watch",
+        )
+        self.started.set()
+        try:
+            done, _ = await asyncio.wait((*tasks, watching, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            _log.info("stopping")
+            for task in (*tasks, stopped):
+                task.cancel()
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+            await leader.release()
+            watch_ends.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((watching,), timeout=10)
+        for task in done:
+            if task is not stopped and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    async def _take_signals(self, **_: object) -> None:
+        """Handle signals ourselves, after kopf has taken them: our order of letting go is another one."""
+        if threading.current_thread() is threading.main_thread():
+            for each in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(each, self.stop)
+
+    async def _kinds_served(self, api: kube.Kube) -> bool:
+        """Wait until the API server answers and serves the four kinds."""
+        said = ""
+        while True:
+            try:
+                for kind in KINDS.values():
+                    for namespace in self._settings.namespaces or (None,):
+                        await api.list_names(kind, namespace, limit=1)
+            except kube.KubeError as error:
+                if (news := str(error)) != said:
+                    _log.warning("waiting for the API server and the CRDs: %s", news)
+                    said = news
+                await asyncio.sleep(WAIT_SECONDS)
+            else:
+                return True
+
+    async def _listing(self, api: kube.Kube) -> None:
+        """Find the world complete where there is nothing: then no event ever says so."""
+        while not self._stop.is_set():
+            if not self.world.complete:
+                with contextlib.suppress(kube.KubeError):
+                    found = [
+                        await api.list_names(kind, namespace, limit=1)
+                        for kind in KINDS.values()
+                        for namespace in self._settings.namespaces or (None,)
+                    ]
+                    if not any(found):
+                        self.world.complete = True
+            await asyncio.sleep(WAIT_SECONDS)
+
+    async def _unless_stopped(self, waiting: Coroutine[None, None, bool]) -> bool:
+        """What is waited for, or False once stopped."""
+        task, stopped = asyncio.create_task(waiting), asyncio.create_task(self._stop.wait())
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        for each in (task, stopped):
+            if not each.done():
+                each.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)
+        return task.done() and not task.cancelled() and task.result()
+
+    def _engine(self, name: str) -> Engine:
+        if name not in self._engines:
+            self._engines[name] = self._factory(name)
+        return self._engines[name]

@@ -1,0 +1,203 @@
+"""Writes what a report says and the API server does not have yet: statuses, events and finalizers, nothing twice.
+
+A status is written when it differs from what was applied last, or, after a restart, from what is stored; the time at
+which a condition changed is no difference. A steady world costs no write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from lifeboat import clock, kube
+from lifeboat.api.names import API_VERSION, FIELD_MANAGER
+from lifeboat.lifecycle.report import Event, Report
+from lifeboat.logs import about
+from lifeboat.world import KINDS, Key, World
+
+EVENT_AGAIN_SECONDS: Final = 600.0
+PARALLEL_WRITES: Final = 16
+_MESSAGE_LENGTH: Final = 1024
+
+_log = logging.getLogger(__name__)
+
+Body = dict[str, Any]
+
+
+class Writer:
+    """Our hand on the API server; `allowed` raises where we may not write."""
+
+    def __init__(
+        self,
+        api: kube.Kube,
+        world: World,
+        allowed: Callable[[], object],
+        identity: str,
+        *,
+        elapsed: Callable[[], float] = clock.elapsed,
+        now: Callable[[], datetime] = clock.now,
+    ) -> None:
+        self._api = api
+        self._world = world
+        self._allowed = allowed
+        self._identity = identity
+        self._elapsed = elapsed
+        self._now = now
+        self._applied: dict[Key, tuple[str, Body]] = {}
+        self._told: dict[tuple[str, str, str], float] = {}
+        self._slots = asyncio.Semaphore(PARALLEL_WRITES)
+        world.listen(self._forget_gone)
+
+    async def publish(self, namespace: str, report: Report) -> None:
+        """Write the statuses that changed, and tell the events of those objects whose status was written.
+
+        Raises:
+            kube.KubeError: a status could not be written; the others were tried.
+        """
+        failed: list[kube.KubeError] = []
+        for subject, status in report.statuses.items():
+            key = Key(subject.kind, namespace, subject.name)
+            try:
+                if await self.status(key, status):
+                    for event in report.events:
+                        if event.subject == subject:
+                            await self.event(key, event)
+            except kube.KubeError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+
+    async def status(self, key: Key, status: Body) -> bool:
+        """Apply a status where it is news; whether it was."""
+        body = self._world.body(key)
+        if body is None:
+            return False
+        uid, wanted, stored = body["metadata"]["uid"], comparable(status), comparable(body.get("status") or {})
+        applied = self._applied.get(key)
+        ours = applied is not None and applied[0] == uid
+        if wanted == stored or (ours and applied is not None and applied[1] == wanted and contains(stored, wanted)):
+            return False
+        self._allowed()
+        try:
+            async with self._slots:
+                written = await self._api.apply_status(
+                    KINDS[key.kind], key.namespace, key.name, _keep_times(status, body.get("status") or {})
+                )
+        except kube.NotFound:
+            self._world.remove(key, uid)
+            return False
+        self._applied[key] = (uid, wanted)
+        self._world.put(written, written=True)
+        return True
+
+    async def event(self, key: Key, event: Event) -> None:
+        """Create an Event, unless the same was told of the object in the last ten minutes. A lost one is no harm."""
+        body = self._world.body(key)
+        if body is None:
+            return
+        moment = self._elapsed()
+        mark = (body["metadata"]["uid"], event.reason, event.message)
+        if moment - self._told.get(mark, -EVENT_AGAIN_SECONDS) < EVENT_AGAIN_SECONDS:
+            return
+        self._told = {each: at for each, at in self._told.items() if moment - at < EVENT_AGAIN_SECONDS}
+        self._told[mark] = moment
+        about(_log, *key).log(
+            logging.WARNING if event.warning else logging.INFO, event.message, fields={"reason": event.reason}
+        )
+        try:
+            async with self._slots:
+                await self._api.create_event(key.namespace, self._event_body(key, body, event))
+        except kube.KubeError as error:
+            _log.warning("an event of %s %s/%s could not be told: %s", *key, error)
+
+    async def keep_finalizer(self, key: Key) -> bool:
+        """Put our finalizer on an object; whether anything changed."""
+        return await self._finalizer(key, self._api.keep_finalizer)
+
+    async def drop_finalizer(self, key: Key) -> bool:
+        """Take our finalizer off an object; whether anything changed."""
+        return await self._finalizer(key, self._api.drop_finalizer)
+
+    async def _finalizer(self, key: Key, change: Callable[..., Any]) -> bool:
+        body = self._world.body(key)
+        if body is None:
+            return False
+        self._allowed()
+        uid = body["metadata"]["uid"]
+        async with self._slots:
+            changed = await change(KINDS[key.kind], key.namespace, key.name, uid)
+        if changed is None:
+            metadata = body["metadata"]
+            if change == self._api.drop_finalizer:
+                self._world.remove(key, metadata["uid"])
+            return change == self._api.drop_finalizer
+        if changed["metadata"].get("deletionTimestamp") and not changed["metadata"].get("finalizers"):
+            # With its last finalizer the object is gone: the answer is the last that is seen of it.
+            self._world.remove(key, uid)
+        else:
+            self._world.put(changed, written=True)
+        return True
+
+    def _event_body(self, key: Key, body: Mapping[str, Any], event: Event) -> Body:
+        stamp = self._now()
+        second = stamp.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{key.name[:200]}.{uuid.uuid4().hex[:16]}", "namespace": key.namespace},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": key.kind,
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": body["metadata"]["uid"],
+                "resourceVersion": body["metadata"]["resourceVersion"],
+            },
+            "reason": event.reason,
+            "message": event.message[:_MESSAGE_LENGTH],
+            "type": "Warning" if event.warning else "Normal",
+            "source": {"component": FIELD_MANAGER},
+            "reportingComponent": FIELD_MANAGER,
+            "reportingInstance": self._identity[:128],
+            "firstTimestamp": second,
+            "lastTimestamp": second,
+            "count": 1,
+        }
+
+    def _forget_gone(self, key: Key, _written: bool) -> None:
+        if key in self._applied and self._world.body(key) is None:
+            del self._applied[key]
+
+
+def comparable(status: Mapping[str, Any]) -> Body:
+    """A status without what changes by itself: the times of its conditions. Conditions are by type."""
+    found = {key: value for key, value in status.items() if key != "conditions" and value not in (None, [], {})}
+    found["conditions"] = {
+        each["type"]: {key: value for key, value in each.items() if key != "lastTransitionTime"}
+        for each in status.get("conditions") or ()
+    }
+    return found
+
+
+def contains(stored: Body, wanted: Body) -> bool:
+    """Whether the stored status has all that is wanted; conditions of other managers beside ours are theirs."""
+    conditions, theirs = wanted["conditions"], stored["conditions"]
+    return all(stored.get(key) == value for key, value in wanted.items() if key != "conditions") and all(
+        theirs.get(name) == value for name, value in conditions.items()
+    )
+
+
+def _keep_times(status: Body, stored: Mapping[str, Any]) -> Body:
+    """The status with the times of those conditions whose status is as stored."""
+    known = {each["type"]: each for each in stored.get("conditions") or ()}
+    conditions = [
+        {**each, "lastTransitionTime": known[each["type"]]["lastTransitionTime"]}
+        if each["type"] in known and known[each["type"]]["status"] == each["status"]
+        else each
+        for each in status.get("conditions") or ()
+    ]
+    return {**status, "conditions": conditions} if conditions else status
