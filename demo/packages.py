@@ -1,0 +1,98 @@
+"""What the one-machine world needs of the machine, and how a Debian machine gets it.
+
+As root on Debian what is missing is installed; anywhere else it is named, and nothing is changed.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from demo.cache import BuildError, run_with_progress
+
+Purpose = Literal["python", "controlplane", "engine", "guest"]
+SBIN: Final = "/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A Debian package and what proves that it, or its like, is there.
+
+    Attributes:
+        package: Its name on Debian 12.
+        probe: A program, an absolute path, or `import` and a Python module.
+        purposes: Who needs it.
+    """
+
+    package: str
+    probe: str
+    purposes: tuple[Purpose, ...]
+
+    def met(self) -> bool:
+        """Whether this machine has it."""
+        if self.probe.startswith("import "):
+            return importlib.util.find_spec(self.probe.removeprefix("import ")) is not None
+        if self.probe.startswith("/"):
+            return Path(self.probe).exists()
+        return shutil.which(self.probe, path=f"{os.environ.get('PATH', os.defpath)}:{SBIN}") is not None
+
+
+REQUIREMENTS: Final = (
+    Requirement("python3-venv", "import ensurepip", ("python",)),
+    Requirement("ca-certificates", "/etc/ssl/certs", ("controlplane",)),
+    Requirement("openssl", "openssl", ("controlplane",)),
+    Requirement("qemu-system-x86", "qemu-system-x86_64", ("engine", "guest")),
+    Requirement("qemu-system-common", "qemu-storage-daemon", ("engine",)),
+    Requirement("qemu-utils", "qemu-img", ("engine", "guest")),
+    Requirement("dosfstools", "mkfs.fat", ("guest",)),
+    Requirement("dpkg", "dpkg-deb", ("guest",)),
+    Requirement("apt", "apt-get", ("guest",)),
+    Requirement("e2fsprogs", "mke2fs", ("guest",)),
+    Requirement("mtools", "mcopy", ("guest",)),
+    Requirement("syslinux", "syslinux", ("guest",)),
+    Requirement("syslinux-common", "/usr/lib/syslinux/mbr/mbr.bin", ("guest",)),
+)
+
+
+def requirements(purpose: Purpose) -> list[Requirement]:
+    """Return what one part of the world needs."""
+    return [requirement for requirement in REQUIREMENTS if purpose in requirement.purposes]
+
+
+def absent(wanted: Iterable[Requirement] = REQUIREMENTS) -> list[Requirement]:
+    """Return those of them that this machine lacks."""
+    return [requirement for requirement in wanted if not requirement.met()]
+
+
+def ensure(wanted: Iterable[Requirement] = REQUIREMENTS) -> None:
+    """Install what is missing, if that can be done without asking anybody; else name it and exit with 2."""
+    missing = absent(wanted)
+    if not missing:
+        return
+    packages = sorted({requirement.package for requirement in missing})
+    if os.geteuid() != 0 or not Path("/etc/debian_version").exists() or shutil.which("apt-get") is None:
+        print("missing on this machine:", file=sys.stderr)
+        for requirement in missing:
+            print(f"  {requirement.probe} (Debian package {requirement.package})", file=sys.stderr)
+        print(f"on Debian: apt-get install --no-install-recommends {' '.join(packages)}", file=sys.stderr)
+        sys.exit(2)
+    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages]
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # Lists that are there may do; they are fetched only when they do not.
+    known = subprocess.run([*install[: -len(packages)], "--dry-run", *packages], capture_output=True, check=False)
+    try:
+        if known.returncode != 0:
+            run_with_progress("refreshing the package lists", ["apt-get", "-qq", "update"], env=env)
+        run_with_progress(f"installing {' '.join(packages)}", install, env=env)
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    ensure()
