@@ -19,6 +19,8 @@ from lifeboat.engines.qemu.zones import Zone
 
 _FRESH = 0.5
 _COARSE = 1.0
+_RATE_OVER = 15.0
+_RATE_FROM = 1.0
 
 
 @dataclass(slots=True)
@@ -96,9 +98,10 @@ class InStep:
         if copied_bytes is None:
             window.samples = []
             return 0.0
-        window.samples = [*window.samples[-9:], (self._monotonic(), copied_bytes)]
+        now = self._monotonic()
+        window.samples = [sample for sample in window.samples if now - sample[0] < _RATE_OVER] + [(now, copied_bytes)]
         (first, start), (last, end) = window.samples[0], window.samples[-1]
-        return max(0.0, (end - start) / (last - first)) if last > first else 0.0
+        return max(0.0, (end - start) / (last - first)) if last - first >= _RATE_FROM else 0.0
 
     def forget(self, target: Zone, server_id: str) -> None:
         """Begin anew: another copy begins, or none is made."""
