@@ -18,6 +18,7 @@ from lifeboat import clock, kube
 LEASE_SECONDS: Final = 15
 RENEW_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 2.0
+AGAIN_SECONDS: Final = 1.0
 ACT_SECONDS: Final = 10.0
 """How long after a renewal was asked for one may act; the rest of the lease is for what is under way to end."""
 
@@ -99,16 +100,19 @@ class Leadership:
     async def run(self) -> None:
         """Win the lease, keep it, win it again; until cancelled."""
         while True:
+            self._hurry.clear()
+            pause = LOOK_SECONDS
             try:
                 await self.step()
+                if self._held is not None:
+                    pause = RENEW_SECONDS
             except kube.KubeError as error:
                 _log.warning("the lease could not be written: %s", error)
+                pause = AGAIN_SECONDS
             if self._held is not None and not self.leading:
                 self._lose("it could not be renewed in time")
-            pause = RENEW_SECONDS if self._held is not None else LOOK_SECONDS
-            self._hurry.clear()
             try:
-                async with asyncio.timeout(pause if self._held is None else min(pause, 2 * LOOK_SECONDS)):
+                async with asyncio.timeout(pause):
                     await self._hurry.wait()
             except TimeoutError:
                 pass

@@ -72,9 +72,11 @@ class World:
         self.complete = False
 
     def listen(self, listener: Listener) -> None:
-        """Call this with the key of each object that comes, changes or goes, and whether it was our own write.
+        """Call this with the key of each object that comes, changes or goes, and whether that is only our own doing.
 
-        Of an object that goes it is called twice: while it can still be found, and when it cannot any more.
+        A change of status is taken for an echo of ours, which may be faster than the answer to the write; what others
+        do to a status is found at the next poll. Of an object that goes it is called twice: while it can still be
+        found, and when it cannot any more.
         """
         self._listeners.append(listener)
 
@@ -83,6 +85,7 @@ class World:
         metadata = body["metadata"]
         key = Key(str(body["kind"]), metadata.get("namespace", ""), metadata["name"])
         before = self._seen.get(key)
+        news = before is None or _asked(before.body) != _asked(body)
         if before is not None and before.body["metadata"]["uid"] == metadata["uid"]:
             was, is_now = _version(before.body), _version(body)
             if was == is_now:
@@ -98,7 +101,7 @@ class World:
         else:
             self._forget(key)
             self._remember(key, Seen(resource, body, self._elapsed(), written))
-        self._tell(key, written=written)
+        self._tell(key, written=written or not news)
 
     def remove(self, key: Key, uid: str) -> None:
         """Forget an object that was deleted; one that was created again under its name stays."""
@@ -237,6 +240,12 @@ def _version(body: Mapping[str, Any]) -> int:
     """Resource versions of one object can be compared as numbers, since Kubernetes 1.35 by contract."""
     text = str(body["metadata"].get("resourceVersion", ""))
     return int(text) if text.isdigit() else 0
+
+
+def _asked(body: Mapping[str, Any]) -> tuple[object, ...]:
+    """What people change of an object: everything but its status and finalizers."""
+    metadata = body["metadata"]
+    return tuple(metadata.get(each) for each in ("uid", "generation", "deletionTimestamp", "annotations", "labels"))
 
 
 def _reference(body: Mapping[str, Any], name: str) -> str | None:

@@ -58,18 +58,18 @@ class Writer:
         Raises:
             kube.KubeError: a status could not be written; the others were tried.
         """
-        failed: list[kube.KubeError] = []
-        for subject, status in report.statuses.items():
-            key = Key(subject.kind, namespace, subject.name)
-            try:
-                if await self.status(key, status):
-                    for event in report.events:
-                        if event.subject == subject:
-                            await self.event(key, event)
-            except kube.KubeError as error:
-                failed.append(error)
-        if failed:
-            raise failed[0]
+        keys = {subject: Key(subject.kind, namespace, subject.name) for subject in report.statuses}
+        done = await asyncio.gather(
+            *(self.status(keys[subject], status) for subject, status in report.statuses.items()),
+            return_exceptions=True,
+        )
+        written = {subject for subject, each in zip(report.statuses, done, strict=True) if each is True}
+        for event in report.events:
+            if event.subject in written:
+                await self.event(keys[event.subject], event)
+        for each in done:
+            if isinstance(each, BaseException):
+                raise each
 
     async def status(self, key: Key, status: Body) -> bool:
         """Apply a status where it is news; whether it was."""

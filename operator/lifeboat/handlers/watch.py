@@ -7,15 +7,16 @@ the world is complete when the first of those is called.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import kopf
 
-from lifeboat.api.names import FINALIZER, GROUP, VERSION
+from lifeboat.api.names import GROUP, VERSION
 from lifeboat.kube import Kube
 from lifeboat.world import KINDS, Key, World
 
-REQUEST_SECONDS = 30.0
+REQUEST_SECONDS: Final = 30.0
+UNUSED_FINALIZER: Final = f"{GROUP}/kopf"
 
 
 def registry(world: World, api: Kube) -> kopf.OperatorRegistry:
@@ -23,7 +24,7 @@ def registry(world: World, api: Kube) -> kopf.OperatorRegistry:
     made = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=made)
-    async def login(**_: object) -> kopf.ConnectionInfo:
+    async def login(**_arguments: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf's own protocol
         ours = await api.credentials()
         scheme, _, token = (ours.token or "").rpartition(" ")
         return kopf.ConnectionInfo(
@@ -56,7 +57,8 @@ def registry(world: World, api: Kube) -> kopf.OperatorRegistry:
 def settings() -> kopf.OperatorSettings:
     """Let kopf watch and nothing else: it writes nothing, no finalizer, no annotation, no event, no peering."""
     made = kopf.OperatorSettings()
-    made.persistence.finalizer = FINALIZER
+    # Not our own finalizer: kopf takes off what it finds of its own on objects whose handlers need none.
+    made.persistence.finalizer = UNUSED_FINALIZER
     made.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
     made.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP, v1=False)
     made.posting.enabled = False
