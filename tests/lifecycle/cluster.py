@@ -103,6 +103,7 @@ class Cluster:
 
     def protect(self, **replication: Any) -> None:
         """Apply the ProtectedServer of the server."""
+        self.phases.append("")
         spec = {"sitePairRef": {"name": "pair"}, "serverId": SERVER, "replication": replication}
         self.create(PROTECTED_SERVER, SERVER, spec)
 
@@ -157,8 +158,8 @@ class Cluster:
 
     @property
     def phase(self) -> str:
-        """The server's phase, as last told."""
-        return str(self.status(PROTECTED_SERVER, SERVER).get("phase"))
+        """The server's phase, as last told; empty while none was told."""
+        return str(self.status(PROTECTED_SERVER, SERVER).get("phase", ""))
 
     @property
     def ledger(self) -> Ledger:

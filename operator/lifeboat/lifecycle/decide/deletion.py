@@ -24,8 +24,9 @@ def decide_deletion(view: View, draft: Draft) -> None:
         return
     if draft.ledger.failover is None:
         replica = known(view.facts.replica)
-        if draft.ledger.replicating:
-            draft.ledger = replace(draft.ledger, replicating=False)
+        # What is about to be freed must not be taken for a usable replica, whenever the operator dies.
+        if draft.ledger.replicating or (delete and draft.ledger.synced):
+            draft.ledger = replace(draft.ledger, replicating=False, synced=draft.ledger.synced and not delete)
             return
         if replica is not None and replica.state not in (ReplicaState.STOPPED, ReplicaState.ABSENT):
             draft.act(view.subject, verbs.StopReplication())

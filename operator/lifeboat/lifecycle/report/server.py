@@ -75,7 +75,6 @@ def _unknown(view: View, plan: Plan) -> api.ProtectedServerStatus:
     return before.model_copy(
         update={
             "observed_generation": view.server.metadata.generation,
-            "phase": before.phase or Phase.INSTALLING_AGENT,
             "active_site": before.active_site or ActiveSite.UNKNOWN,
             "allowed_operations": (),
             "conditions": conditions(states, before.conditions, view.server.metadata.generation, view.now),

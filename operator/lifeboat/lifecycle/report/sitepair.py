@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from lifeboat.api import sitepair as api
 from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.protectedserver import ProtectedServerPhase as Phase
 from lifeboat.api.sitepair import Site, SitePair, SitePairServers, SitePairStatus
-from lifeboat.engines.facts import Fact, SiteFacts, Unknown
+from lifeboat.engines.facts import Fact, Network, SiteFacts, Unknown
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.conditions import READY, STALLED, State, conditions, find, readiness
 from lifeboat.lifecycle.view import Notice
@@ -41,6 +43,7 @@ def pair_status(
             faulty=sum(_faulty(server) for server in servers),
         ),
         worst_lag_seconds=max((server.status.lag_seconds or 0 for server in servers), default=None),
+        inventory=_inventory(pair, primary, recovery),
         conditions=conditions(_states(pair, primary, recovery, servers), pair.status.conditions, generation, now),
     )
 
@@ -91,6 +94,53 @@ def _problem(pair: SitePair, site: Site, facts: SiteFacts) -> Notice | None:
             networks = ", ".join(sorted(network.name for network in facts.networks)) or "none"
             return Notice(reasons.UNKNOWN_NETWORK, f"zone {facts.zone} has no network {name!r}; it has: {networks}")
     return None
+
+
+def _inventory(pair: SitePair, primary: Fact[SiteFacts], recovery: Fact[SiteFacts]) -> api.SitePairInventory | None:
+    """What people can choose from, the same for the same facts, so that nothing is written while nothing changes."""
+    before = pair.status.inventory or api.SitePairInventory()
+    found = api.SitePairInventory(
+        primary=_site_inventory(pair, pair.spec.primary, primary, before.primary),
+        recovery=_site_inventory(pair, pair.spec.recovery, recovery, before.recovery),
+    )
+    return found if found.primary or found.recovery else None
+
+
+def _site_inventory(
+    pair: SitePair, site: Site, fact: Fact[SiteFacts], before: api.SiteInventory | None
+) -> api.SiteInventory | None:
+    if isinstance(fact, Unknown):
+        return before
+    facts = fact.value
+    if pair.metadata.namespace not in facts.namespaces:
+        return None  # what a zone has is not for namespaces that may not use it
+    named = {site.network, site.replication_network, site.recovery_network}
+    told = sorted(facts.networks, key=lambda network: (network.name not in named, network.name))[: api.MAX_NETWORKS]
+    return api.SiteInventory(
+        servers=tuple(sorted(facts.servers)[: api.MAX_SERVERS]),
+        server_count=len(facts.servers),
+        networks=tuple(_network(network) for network in sorted(told, key=lambda network: network.name)),
+        elastic_ips=tuple(
+            api.SiteElasticIP(address=address, used_by=facts.elastic_ips[address])
+            for address in _lowest_first(facts.elastic_ips)[: api.MAX_ELASTIC_IPS]
+        ),
+        cpu=facts.cpu,
+        memory=facts.memory_bytes,
+        ssd=facts.ssd,
+    )
+
+
+def _network(network: Network) -> api.SiteNetwork:
+    taken = _lowest_first(network.taken)[: api.MAX_TAKEN]
+    return api.SiteNetwork(
+        name=network.name,
+        cidr=network.cidr,
+        taken=tuple(api.TakenAddress(address=address, by=network.taken[address]) for address in taken),
+    )
+
+
+def _lowest_first(addresses: Iterable[str]) -> list[str]:
+    return sorted(addresses, key=lambda address: (address.count(":"), int(ipaddress.ip_address(address))))
 
 
 def _deletion(servers: Sequence[ProtectedServer]) -> Notice:

@@ -1,0 +1,60 @@
+"""The table of phases: every forward phase is reached, has a way out, and nothing follows that the table lacks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from lifeboat.api.protectedserver import ProtectedServerPhase as Phase
+from lifeboat.lifecycle.phases import TRANSITIONS
+from lifeboat.lifecycle.view import FAILOVER, PROTECTED_SERVER
+from tests.lifecycle.cluster import HARDWARE, SERVER, Cluster, world
+
+# The way back is not part of this version.
+FORWARD = frozenset(TRANSITIONS)
+
+
+def test_the_table_is_closed_and_has_no_dead_end_but_the_last_phase() -> None:
+    for before, followers in TRANSITIONS.items():
+        assert followers <= FORWARD
+        assert followers or before is Phase.COMMITTED
+
+
+def test_every_forward_phase_is_reached() -> None:
+    made = world()
+    made.remove_server(SERVER)
+    made.add_server(SERVER, HARDWARE, agent_after_reboot=True)
+    cluster = Cluster(made)
+    cluster.protect()
+    cluster.until("InstallingAgent")
+    made.set_agent(SERVER, connected=True)
+    cluster.until("Initialized")
+    cluster.edit(PROTECTED_SERVER, SERVER, replication={"enabled": True})
+    cluster.until("FullSync")
+    cluster.until("Replicating")
+    made.write(SERVER)
+    made.cut_link()
+    cluster.until("Interrupted")
+    made.write(SERVER)
+    made.restore_link()
+    cluster.until("Resyncing")
+    cluster.until("Replicating")
+    cluster.edit(PROTECTED_SERVER, SERVER, replication={"enabled": False})
+    cluster.until("Stopped")
+    cluster.edit(PROTECTED_SERVER, SERVER, replication={"enabled": True})
+    cluster.until("Replicating")
+    cluster.run(timedelta(seconds=5))
+    cluster.failover("first")
+    cluster.until("FailedOver")
+    cluster.edit(FAILOVER, "first", rollback=True)
+    cluster.until("Replicating")
+    cluster.failover("second")
+    cluster.until("FailedOver")
+    cluster.edit(FAILOVER, "second", recoveryPoint="latest", instance={"cpu": 1})
+    cluster.run(timedelta(seconds=10))
+    cluster.edit(FAILOVER, "second", commit=True)
+    cluster.until("Committed")
+    told = {Phase(phase) for phase in cluster.phases if phase}
+    assert told == FORWARD
+    for before, after in zip(cluster.phases, cluster.phases[1:], strict=False):
+        if before and after:
+            assert Phase(after) in TRANSITIONS[Phase(before)]
