@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from lifeboat.metrics import Metrics
-from lifeboat.reconcile import Reconciler
+from lifeboat.reconcile.reconciler import Reconciler
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

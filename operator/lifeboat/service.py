@@ -18,13 +18,13 @@ from lifeboat.engines.contract import Engine
 from lifeboat.handlers import watch
 from lifeboat.leader import Leadership
 from lifeboat.metrics import Metrics
-from lifeboat.reconcile import Reconciler
-from lifeboat.scripts import Readability
+from lifeboat.reconcile.reconciler import Reconciler
+from lifeboat.reconcile.tools import Tools
+from lifeboat.reconcile.writer import Writer
 from lifeboat.settings import Settings
-from lifeboat.tools import Tools
-from lifeboat.verification import Verifier
+from lifeboat.verification.scripts import Readability
+from lifeboat.verification.verifier import Verifier
 from lifeboat.world import KINDS, World
-from lifeboat.writer import Writer
 
 WAIT_SECONDS: Final = 1.0
 

@@ -14,7 +14,7 @@ from typing import Final
 from lifeboat.api.sitepair import SitePair
 from lifeboat.engines.contract import Engine, EngineError, Pair
 from lifeboat.engines.facts import PairFacts, ServerFacts, Unknown
-from lifeboat.tools import Tools
+from lifeboat.reconcile.tools import Tools
 
 OBSERVE_SECONDS: Final = 10.0
 

@@ -17,7 +17,7 @@ from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.report import Event, report_orphan
 from lifeboat.lifecycle.view import Notice, Subject
 from lifeboat.logs import about
-from lifeboat.tools import Tools
+from lifeboat.reconcile.tools import Tools
 from lifeboat.world import Key, Unreadable
 
 _log = logging.getLogger(__name__)

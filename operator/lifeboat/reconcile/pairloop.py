@@ -20,9 +20,9 @@ from lifeboat.engines.facts import PairFacts
 from lifeboat.leader import NotLeader
 from lifeboat.lifecycle.report import report_pair
 from lifeboat.logs import about
-from lifeboat.looks import Look, look, nothing_known
-from lifeboat.rounds import ServerRounds
-from lifeboat.tools import Tools
+from lifeboat.reconcile.looks import Look, look, nothing_known
+from lifeboat.reconcile.rounds import ServerRounds
+from lifeboat.reconcile.tools import Tools
 from lifeboat.world import Key, key_of
 
 _log = logging.getLogger(__name__)

@@ -10,15 +10,16 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from lifeboat import kube, orphans
+from lifeboat import kube
 from lifeboat.api.common import Resource
 from lifeboat.api.drill import Drill
 from lifeboat.api.failover import Failover
 from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
 from lifeboat.leader import NotLeader
-from lifeboat.pairloop import PairLoop
-from lifeboat.tools import Tools
+from lifeboat.reconcile import orphans
+from lifeboat.reconcile.pairloop import PairLoop
+from lifeboat.reconcile.tools import Tools
 from lifeboat.world import KINDS, Key, key_of
 
 SWEEP_SECONDS: Final = 30.0

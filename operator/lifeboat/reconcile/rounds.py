@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from lifeboat import kube, moving, scripts
+from lifeboat import kube
 from lifeboat.api.drill import Drill
 from lifeboat.api.failover import Failover
 from lifeboat.api.protectedserver import ProtectedServer
@@ -40,10 +40,12 @@ from lifeboat.lifecycle.view import (
     subject_of,
 )
 from lifeboat.logs import about
-from lifeboat.looks import Look, look, pair_of
-from lifeboat.pace import Pace
-from lifeboat.tools import Tools
-from lifeboat.verification import Job
+from lifeboat.reconcile import moving
+from lifeboat.reconcile.looks import Look, look, pair_of
+from lifeboat.reconcile.pace import Pace
+from lifeboat.reconcile.tools import Tools
+from lifeboat.verification import scripts
+from lifeboat.verification.verifier import Job
 from lifeboat.world import Key
 
 MAX_ROUNDS: Final = 20

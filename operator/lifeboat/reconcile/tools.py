@@ -13,11 +13,11 @@ from lifeboat.engines.contract import Engine
 from lifeboat.kube import Kube
 from lifeboat.leader import Leadership
 from lifeboat.metrics import Metrics
-from lifeboat.scripts import Readability
+from lifeboat.reconcile.writer import Writer
 from lifeboat.settings import Settings
-from lifeboat.verification import Verifier
+from lifeboat.verification.scripts import Readability
+from lifeboat.verification.verifier import Verifier
 from lifeboat.world import World
-from lifeboat.writer import Writer
 
 ENGINE_CALLS: Final = 16
 """How many calls to engines are under way at once."""

@@ -15,13 +15,14 @@ from typing import Final
 
 import aiohttp
 
-from lifeboat import clock, probes
+from lifeboat import clock
 from lifeboat.api.common import Check
 from lifeboat.engines.contract import Engine, EngineError, ExecResult, Retry, Script, StaleTerm, Target
 from lifeboat.engines.ledger import CheckOutcome, ScriptOutcome
 from lifeboat.leader import NotLeader
 from lifeboat.lifecycle.view import Verification
-from lifeboat.scripts import Content, ScriptProblem
+from lifeboat.verification import probes
+from lifeboat.verification.scripts import Content, ScriptProblem
 
 RETRY_SECONDS: Final = 0.25
 BOOT_SECONDS: Final = 300.0
