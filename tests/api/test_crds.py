@@ -14,6 +14,19 @@ from tests.conftest import conditions_of
 
 TIME = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 POINT_TIME = TIME.replace(microsecond=250_000)
+INVENTORY = sitepair.SiteInventory(
+    servers=("db-1", "web-1"),
+    server_count=2,
+    networks=(
+        sitepair.SiteNetwork(
+            name="net", cidr="10.0.0.0/24", taken=(sitepair.TakenAddress(address="10.0.0.5", by="web-1"),)
+        ),
+    ),
+    elastic_ips=(sitepair.SiteElasticIP(address="203.0.113.7", used_by="web-1"),),
+    cpu=8,
+    memory=2**34,
+    ssd=True,
+)
 READY = Condition(
     type="Ready",
     status="True",
@@ -46,6 +59,7 @@ STATUSES: dict[type[Resource], common.Model] = {
         engine="qemu",
         servers=sitepair.SitePairServers(total=4, replicating=2, failed_over=1, faulty=1),
         worst_lag_seconds=3,
+        inventory=sitepair.SitePairInventory(primary=INVENTORY, recovery=INVENTORY),
         conditions=(READY,),
     ),
     protectedserver.ProtectedServer: protectedserver.ProtectedServerStatus(

@@ -1,13 +1,13 @@
 """SitePair: two sites of which one can take over from the other, and the engine that copies between them."""
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field
 
 from lifeboat.api import cel
 from lifeboat.api.common import AGE_COLUMN, LENIENT, READY_COLUMN, Column, Condition, Model, Resource, of_map
-from lifeboat.api.values import Id
+from lifeboat.api.values import Id, Quantity
 
 ENGINES = ("qemu",)
 """The members of `spec.engine`, the default first; another engine is added here and as a field of `Engine`."""
@@ -108,6 +108,78 @@ class SitePairServers(Model):
     faulty: int = Field(0, ge=0, description="Servers that need a person.")
 
 
+MAX_SERVERS: Final = 500
+MAX_NETWORKS: Final = 32
+MAX_TAKEN: Final = 256
+MAX_ELASTIC_IPS: Final = 256
+"""How much of a site's inventory is told: a status must stay small enough for the API server to keep."""
+
+_ATOMIC: Final[dict[str, Any]] = {"x-kubernetes-list-type": "atomic"}
+"""One hand writes these lists as a whole; owned item by item they would double the object."""
+
+
+class TakenAddress(Model):
+    """An address of a network that cannot be given to a recovered server."""
+
+    address: str = Field(description="The address.")
+    by: str = Field(description="Who has it: a server, a recovered server, or the network itself.")
+
+
+class SiteNetwork(Model):
+    """A network that the site has."""
+
+    name: str = Field(description="The network's name, as spec takes it.")
+    cidr: str = Field(description="Its range of addresses.")
+    taken: tuple[TakenAddress, ...] = Field(
+        (),
+        max_length=MAX_TAKEN,
+        json_schema_extra=_ATOMIC,
+        description=f"The addresses that are in use, lowest first, {MAX_TAKEN} at most.",
+    )
+
+
+class SiteElasticIP(Model):
+    """An address of the site's pool."""
+
+    address: str = Field(description="The address, as spec takes it.")
+    used_by: str | None = Field(None, description="Who has it. Absent: it is free.")
+
+
+class SiteInventory(Model):
+    """What a site has to choose from."""
+
+    servers: tuple[str, ...] = Field(
+        (),
+        max_length=MAX_SERVERS,
+        json_schema_extra=_ATOMIC,
+        description=f"The ids of the site's servers, {MAX_SERVERS} at most.",
+    )
+    server_count: int | None = Field(None, ge=0, description="How many servers the site has.")
+    networks: tuple[SiteNetwork, ...] = Field(
+        (),
+        max_length=MAX_NETWORKS,
+        json_schema_extra=_ATOMIC,
+        description=f"Its networks, {MAX_NETWORKS} at most, those that spec names among them.",
+    )
+    elastic_ips: tuple[SiteElasticIP, ...] = Field(
+        (),
+        alias="elasticIPs",
+        max_length=MAX_ELASTIC_IPS,
+        json_schema_extra=_ATOMIC,
+        description=f"Its pool of elastic IPs, {MAX_ELASTIC_IPS} at most.",
+    )
+    cpu: int | None = Field(None, ge=0, description="The most virtual CPUs that a server may have.")
+    memory: Quantity | None = Field(None, description="The most memory that a server may have.")
+    ssd: bool | None = Field(None, title="SSD", description="Whether the site has a fast storage tier, for useSSD.")
+
+
+class SitePairInventory(Model):
+    """What the two sites have to choose from, as last seen; absent where the namespace may not use the zone."""
+
+    primary: SiteInventory | None = Field(None, description="What the primary site has.")
+    recovery: SiteInventory | None = Field(None, description="What the recovery site has.")
+
+
 class SitePairStatus(Model):
     """What the operator found."""
 
@@ -116,6 +188,9 @@ class SitePairStatus(Model):
     servers: SitePairServers | None = Field(None, description="How many servers the pair has.")
     worst_lag_seconds: int | None = Field(
         None, ge=0, description="How far the server that lags most is behind, in seconds."
+    )
+    inventory: SitePairInventory | None = Field(
+        None, description="What the sites have to choose from: servers, networks, addresses and limits."
     )
     conditions: tuple[Condition, ...] = Field(
         (), json_schema_extra=of_map("type"), description="The conditions of the object."
