@@ -92,11 +92,11 @@ class Harness(Protocol):
         ...
 
     async def cut_link(self) -> None:
-        """Let no data pass between the zones."""
+        """Break the connection that data passes through between the zones; the source goes on."""
         ...
 
     async def restore_link(self) -> None:
-        """Let data pass again."""
+        """Let a resume find a connection again."""
         ...
 
     async def fill_recovery(self) -> None:

@@ -184,8 +184,8 @@ async def test_an_independent_machine_runs_on_when_replica_and_points_are_releas
     await stage.perform(ReleaseReplica())
     await harness.restart_engine()
     await stage.perform(ReleaseReplica())
-    facts = await harness.settle(lambda facts: not known(facts.replica).points)
-    assert known(facts.replica).state is ReplicaState.ABSENT
+    facts = await harness.settle(lambda facts: known(facts.replica).state is ReplicaState.ABSENT)
+    assert known(facts.replica).points == ()
     assert known(facts.machines)["machine-1"].state is MachineState.RUNNING
     assert await harness.contents("machine-1") == 1
     await harness.write_in("machine-1", 2)
@@ -198,12 +198,15 @@ async def test_an_independent_machine_runs_on_when_replica_and_points_are_releas
 async def test_releasing_keeps_the_point_under_a_drill(stage: Stage, harness: Harness) -> None:
     await stage.perform(TakePoint("point-2"))
     await stage.launch("drill", "point-1", stage.shape(isolated=True))
-    await stage.perform(ReleaseReplica())
-    facts = await harness.settle(lambda facts: known(facts.replica).state is ReplicaState.ABSENT)
+    await stage.perform(StopReplication(), ReleaseReplica())
+    facts = await harness.settle(lambda facts: len(known(facts.replica).points) == 1)
     assert [point.name for point in known(facts.replica).points] == ["point-1"]
     assert await harness.contents("drill") == 1
-    await stage.perform(RemoveMachine("drill"), ReleaseReplica())
-    await harness.settle(lambda facts: not known(facts.replica).points)
+    await stage.perform(RemoveMachine("drill"))
+    await harness.settle(lambda facts: "drill" not in known(facts.machines))
+    await stage.perform(ReleaseReplica())
+    await harness.settle(lambda facts: known(facts.replica).state is ReplicaState.ABSENT)
+    assert await stage.points() == []
 
 
 # Addresses for the outside

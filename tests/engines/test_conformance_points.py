@@ -84,8 +84,8 @@ async def test_a_point_in_use_is_not_pruned(stage: Stage, harness: Harness) -> N
     assert await harness.contents("drill") == 1
     await stage.perform(RemoveMachine("drill"))
     await harness.settle(lambda facts: not known(facts.replica).points[0].held)
-    await stage.perform(PrunePoints(("point-1",)))
-    await harness.settle(lambda facts: not known(facts.replica).points)
+    await stage.perform(TakePoint("point-2"), PrunePoints(("point-1",)))
+    await harness.settle(lambda facts: [point.name for point in known(facts.replica).points] == ["point-2"])
 
 
 async def test_old_points_stay_while_a_full_zone_refuses_new_ones(stage: Stage, harness: Harness) -> None:

@@ -18,6 +18,7 @@ from lifeboat.engines.verbs import (
     Launch,
     MakeIndependent,
     RemoveMachine,
+    ResumeReplication,
     Shape,
     StartReplication,
     StopReplication,
@@ -163,6 +164,8 @@ def test_a_point_of_a_lagging_replica_is_as_old_as_its_data(world: World) -> Non
     world.advance(timedelta(minutes=10))
     world.write("web")
     assert replica(world).lag_seconds == 600
+    with pytest.raises(Retry, match="do not reach"):
+        world.perform(target(world), ResumeReplication())
     world.perform(target(world), TakePoint("point-1"))
     assert replica(world).points[0].time == cut
     assert world.point_contents("web", "point-1") == 0

@@ -115,7 +115,9 @@ def prune(track: Track, verb: PrunePoints) -> None:
 
 
 def release(model: Model, track: Track) -> None:
-    """Delete the replica and every point that no machine stands on."""
+    """Delete the replica and every point that no machine stands on, once nothing is written to it any more."""
+    if track.replica is not None and track.replica.state is not ReplicaState.STOPPED:
+        raise Refused("replication has to be stopped before its replica is deleted")
     track.replica = None
     prune(track, PrunePoints(tuple(track.points)))
     model.reserve(track, 0)
