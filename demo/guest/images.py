@@ -83,17 +83,15 @@ def build(
     missing = missing_programs()
     if missing:
         raise BuildError(f"to build a guest image these programs are needed: {', '.join(missing)}")
-    kernel_packages, packages = resolve(KERNEL_PACKAGES), resolve(kind.packages)
+    packages = resolve((*KERNEL_PACKAGES, *kind.packages))
     options = {"data": [data_disks, size], "agent_after_reboot": agent_after_reboot}
-    key = fingerprint(HERE, [*kernel_packages, *packages], options)
+    key = fingerprint(HERE, packages, options)
     folder = cache_root() / f"guest-{flavour}-{key}"
     names = ["system.qcow2", *(f"{label}.qcow2" for label in DATA_LABELS[:data_disks])]
     if not folder.is_dir():
         with locked(folder.with_suffix(".lock"), f"another process is building the {flavour} guest: waiting for it"):
             if not folder.is_dir():
-                _build(
-                    folder, flavour, kernel_packages, packages, size, names=names, agent_after_reboot=agent_after_reboot
-                )
+                _build(folder, flavour, size, names=names, agent_after_reboot=agent_after_reboot)
     return GuestImage(flavour, tuple(folder / name for name in names), kind.memory_mib, 1, kind.ports)
 
 
@@ -122,8 +120,6 @@ def fingerprint(recipe: Path, packages: list[Package], options: dict[str, object
 def _build(
     target: Path,
     flavour: str,
-    kernel_packages: list[Package],
-    packages: list[Package],
     data_size: int,
     *,
     names: list[str],
@@ -134,9 +130,9 @@ def _build(
     print(f"building the {flavour} guest's image, once ...", flush=True)
     with tempfile.TemporaryDirectory(prefix=f"{target.name}-", dir=target.parent) as name:
         scratch = Path(name)
-        kernel, initramfs = kernel_and_initramfs(KERNEL_PACKAGES, kernel_packages, scratch)
+        kernel, initramfs = kernel_and_initramfs(KERNEL_PACKAGES, resolve(KERNEL_PACKAGES), scratch)
         tree = scratch / "tree"
-        root_tree(flavour, kind.packages, packages, tree)
+        root_tree(flavour, kind.packages, resolve(kind.packages), tree)
         if agent_after_reboot:
             (tree / "etc/lifeboat/agent-after-reboot").touch()
         done = scratch / "done"
@@ -152,7 +148,7 @@ def _build(
 
 def _first_boot(disks: list[Path], kind: Flavour) -> None:
     accelerator = "kvm" if kvm_works() else "tcg"
-    print(f"booting it once ({accelerator}) to make its database: up to a minute ...", flush=True)
+    print(f"booting it once ({accelerator}) to make its database: one to three minutes ...", flush=True)
     with Trial(disks, accelerator=accelerator, memory_mib=kind.memory_mib, ports=kind.ports) as guest:
-        guest.until("serving its database", lambda: guest.get("/cgi-bin/rows"), 180)
+        guest.until("serving its database", lambda: guest.get("/cgi-bin/rows"), 600)
         guest.power_down(60)
