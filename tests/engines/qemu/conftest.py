@@ -165,8 +165,8 @@ def server(**changes: Any) -> dict[str, Any]:
         "ipAddress": "10.1.0.15",
         "ports": [80, 5432],
         "disks": [
-            {"name": "system", "file": "disks/system.qcow2", "size": "1Gi"},
-            {"name": "data", "file": "disks/data.qcow2", "size": "2Gi"},
+            {"name": "system", "file": "disks/system.qcow2", "size": "256Mi"},
+            {"name": "data", "file": "disks/data.qcow2", "size": "512Mi"},
         ],
     }
     return {**found, **changes}

@@ -9,7 +9,7 @@ from tests.engines.qemu.conftest import World
 
 async def test_a_server_is_copied_frozen_launched_halted_and_removed(world: World) -> None:
     await world.write(0, 1, "0")
-    await world.write(1, 2, "1G")
+    await world.write(1, 2, "400M")
     await world.replicate()
     await world.write(0, 3, "64k")
     await world.perform(TakePoint("point-1"))
@@ -20,7 +20,7 @@ async def test_a_server_is_copied_frozen_launched_halted_and_removed(world: Worl
     assert machine.state is MachineState.RUNNING
     assert await world.holds("drill", 0, 1, "0")
     assert await world.holds("drill", 0, 3, "64k")
-    assert await world.holds("drill", 1, 2, "1G")
+    assert await world.holds("drill", 1, 2, "400M")
     await world.launch("machine", "tip")
     assert await world.holds("machine", 0, 4, "64k")
     await world.perform(Halt("drill"))

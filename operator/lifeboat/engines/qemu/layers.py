@@ -4,7 +4,7 @@ A point is a layer with a name. Taking a point puts a fresh layer on the tip of 
 disks stop at one instant. A crash between any two steps is healed by `heal`, which every verb calls first:
 
 * files made, nothing recorded: the next point uses the same numbers and makes them again;
-* recorded as pending, daemon alive: the transaction was done if the pending nodes have a backing file, which is asked;
+* recorded as pending, daemon alive: the transaction was done if the pending nodes stand on something, which is asked;
 * recorded as pending, daemon gone: it was done if anything was written to the pending files. If nothing was, leaving
   them out changes no byte, and the point, which nobody was told of, is taken anew.
 
@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable
+import logging
+from collections.abc import Collection
 from pathlib import Path
 
 from lifeboat.engines.contract import NoSpace
@@ -34,6 +35,8 @@ from lifeboat.engines.qemu.records import (
     save_replica,
 )
 from lifeboat.engines.qemu.zones import Zone
+
+logger = logging.getLogger(__name__)
 
 _MERGE = "merge-"
 
@@ -126,9 +129,9 @@ async def heal(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> Replica
     paths = layer_files(zone, record, pending.layer)
     if storage_daemon.running(zone, record.server_id) is not None:
         async with monitors.session(storage_daemon.monitor(zone, record.server_id)) as session:
-            there = await storage_daemon.nodes(session)
+            there = await storage_daemon.below(session)
             names = [storage_daemon.node(index, pending.layer) for index in range(len(paths))]
-            done = all(there.get(name, {}).get("backing_file") for name in names)
+            done = all(there.get(name) for name in names)
             if not done:
                 for name in names:
                     if name in there:
@@ -174,26 +177,33 @@ async def tidy(monitors: Monitors, zone: Zone, server_id: str) -> None:
         record = record.model_copy(update={"layers": layers})
     record = await _delete_tops(zone, record, used)
     if storage_daemon.running(zone, server_id) is not None and record.tip is not None:
-        with contextlib.suppress(Silent):
+        try:
             await _merge(monitors, zone, record, used)
+        except (Silent, CommandFailed, NoSpace) as error:
+            # Room is freed later then: what was asked for is done.
+            logger.warning("server %s: layers could not be merged: %s", server_id, error)
 
 
-async def settle(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> ReplicaRecord:
-    """Stop merges before a machine gets a layer, which must not change under it.
+async def settle(monitors: Monitors, zone: Zone, record: ReplicaRecord, patience: float = 0.0) -> None:
+    """Let no merge run: after `patience` seconds it is stopped, to be begun again later.
+
+    A merge changes files that a machine is about to stand on, and QEMU lays no layer on a chain while one runs.
 
     Raises:
         Retry: a merge does not stop.
     """
     if storage_daemon.running(zone, record.server_id) is None:
-        return record
-    async with monitors.session(storage_daemon.monitor(zone, record.server_id), 5.0) as session:
-        for found in await _merges(session):
-            if found["status"] != "concluded":
-                with contextlib.suppress(CommandFailed):
-                    await session.run("job-cancel", {"id": found["id"]})
-        while any(found["status"] != "concluded" for found in await _merges(session)):  # noqa: ASYNC110  # QEMU is asked
+        return
+    async with monitors.session(storage_daemon.monitor(zone, record.server_id), patience + 5.0) as session:
+        deadline = asyncio.get_running_loop().time() + patience
+        # QEMU is asked: short connections see no events.
+        while await _merges(session) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-    return record
+        for merge in await _merges(session):
+            with contextlib.suppress(CommandFailed):
+                await session.run("job-cancel", {"id": merge})
+        while await _merges(session):  # noqa: ASYNC110  # QEMU is asked: short connections see no events
+            await asyncio.sleep(0.02)
 
 
 async def _delete_tops(zone: Zone, record: ReplicaRecord, used: Collection[int]) -> ReplicaRecord:
@@ -234,36 +244,29 @@ async def _merge(monitors: Monitors, zone: Zone, record: ReplicaRecord, used: Co
         ),
         None,
     )
+    if step is None:
+        return
+    low, high, over = step
     async with monitors.session(storage_daemon.monitor(zone, record.server_id), 10.0) as session:
-        jobs = {str(found["id"]): found for found in await _merges(session)}
-        if step is None:
-            await _dismiss(session, jobs.values())
+        if await _merges(session):
             return
-        low, high, over = step
-        there = await storage_daemon.nodes(session)
-        done = True
+        there = await storage_daemon.below(session)
+        started = False
         for index in range(len(record.disks)):
-            name = f"{_MERGE}{index}-{high.number}"
-            job = jobs.pop(name, None)
-            base = str(layer_file(zone, record, low, index))
-            if there[storage_daemon.node(index, over)].get("backing_file") == base:
-                await _dismiss(session, [job] if job is not None and job["status"] == "concluded" else [])
+            base = layer_file(zone, record, low, index)
+            # A finished merge is seen by what stands where, not by its job, which may have failed.
+            if there.get(storage_daemon.node(index, over)) == storage_daemon.node(index, low):
                 continue
-            done = False
-            if job is not None and job["status"] != "concluded":
-                continue
-            await _dismiss(session, [job] if job is not None else [])
+            started = True
             commit = {
-                "job-id": name,
+                "job-id": f"{_MERGE}{index}-{high.number}",
                 "device": storage_daemon.node(index, chain[-1]),
                 "base-node": storage_daemon.node(index, low),
                 "top-node": storage_daemon.node(index, high),
-                "backing-file": images.relative(Path(base), layer_file(zone, record, over, index)),
-                "auto-dismiss": False,
+                "backing-file": images.relative(base, layer_file(zone, record, over, index)),
             }
             await session.run("block-commit", commit)
-        await _dismiss(session, [job for job in jobs.values() if job["status"] == "concluded"])
-        if done:
+        if not started:
             merged = low.model_copy(update={"point": high.point})
             layers = tuple(merged if layer is low else layer for layer in record.layers if layer is not high)
             save_replica(zone, record.model_copy(update={"layers": layers}))
@@ -272,11 +275,6 @@ async def _merge(monitors: Monitors, zone: Zone, record: ReplicaRecord, used: Co
                 files.remove(path)
 
 
-async def _merges(session: Session) -> list[dict[str, object]]:
-    return [found for found in await session.run("query-jobs") if str(found["id"]).startswith(_MERGE)]
-
-
-async def _dismiss(session: Session, jobs: Iterable[dict[str, object]]) -> None:
-    for found in jobs:
-        if found["status"] == "concluded":
-            await session.run("job-dismiss", {"id": found["id"]})
+async def _merges(session: Session) -> list[str]:
+    answer = await session.run("query-block-jobs")
+    return [str(found["device"]) for found in answer if str(found["device"]).startswith(_MERGE)]

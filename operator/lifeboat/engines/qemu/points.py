@@ -19,6 +19,8 @@ from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import PrunePoints, TakePoint
 
 _FREEZE = 5.0
+# A merge is given so long before a point interrupts it.
+_MERGE = 3.0
 
 
 class Points:
@@ -63,6 +65,7 @@ class Points:
             time=self._instep.tip_time(target, record),
             application_consistent=verb.application_consistent,
         )
+        await layers.settle(self._monitors, target, record, _MERGE)
         record = await layers.prepare(target, record, point)
         if verb.application_consistent and source is not None:
             agent = source.server_folder(server_id) / machine.AGENT

@@ -87,6 +87,7 @@ class Replicas:
             record = await layers.close_door(self._monitors, target, record)
             if verb.freeze_as is not None and record.consistent() and record.point_layer(verb.freeze_as) is None:
                 point = PointRecord(name=verb.freeze_as, time=self._instep.tip_time(target, record))
+                await layers.settle(self._monitors, target, record)
                 record = await layers.prepare(target, record, point)
                 await layers.insert(self._monitors, target, record)
                 record = layers.inserted(target, record, point)

@@ -77,7 +77,8 @@ def image_node(name: str, path: Path, backing: str | None, *, writable: bool) ->
         "read-only": not writable,
         "discard": "unmap",
         "backing": backing,
-        "file": {"driver": "file", "filename": str(path), "read-only": not writable, "discard": "unmap"},
+        # Without a word on writing: a merge opens a lower layer for writing, and the file follows its image.
+        "file": {"driver": "file", "filename": str(path), "discard": "unmap"},
     }
 
 
@@ -85,6 +86,21 @@ async def nodes(session: Session) -> Mapping[str, Mapping[str, Any]]:
     """The block nodes of a process by name."""
     answer = await session.run("query-named-block-nodes", {"flat": True})
     return {str(found["node-name"]): found for found in answer}
+
+
+async def below(session: Session) -> Mapping[str, str | None]:
+    """For each block node the name of the node that it stands on now, None where it stands on nothing.
+
+    Neither headers nor file names tell that: a header has a backing file before its node has one, and the names become
+    JSON, cut off at 4096 bytes, where the two differ. The graph is QEMU's debugging aid, and exact.
+    """
+    graph = await session.run("x-debug-query-block-graph")
+    names = {found["id"]: str(found["name"]) for found in graph["nodes"] if found["type"] == "block-driver"}
+    found: dict[str, str | None] = dict.fromkeys(names.values())
+    for edge in graph["edges"]:
+        if edge["name"] == "backing" and edge["parent"] in names:
+            found[names[edge["parent"]]] = names.get(edge["child"])
+    return found
 
 
 async def ensure_offered(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> ReplicaRecord:
