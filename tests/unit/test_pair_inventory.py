@@ -77,9 +77,10 @@ def test_the_same_facts_in_another_order_are_told_in_the_same_words() -> None:
     first = _facts()
     other = _facts(
         networks=tuple(
-            Network(each.name, each.cidr, dict(reversed(each.taken.items()))) for each in reversed(first.networks)
+            Network(each.name, each.cidr, dict(sorted(each.taken.items(), reverse=True)))
+            for each in reversed(first.networks)
         ),
-        elastic_ips=dict(reversed(first.elastic_ips.items())),
+        elastic_ips=dict(sorted(first.elastic_ips.items(), reverse=True)),
         servers=tuple(reversed(first.servers)),
         free_bytes=77,
     )

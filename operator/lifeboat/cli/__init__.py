@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from typing import Protocol, TypeAlias
 
-from lifeboat.cli import operator
+from lifeboat.cli import inventory, machine, operator, status
 
 Subparsers: TypeAlias = "_SubParsersAction[ArgumentParser]"
 
@@ -22,7 +22,7 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: tuple[Command, ...] = (operator,)
+COMMANDS: tuple[Command, ...] = (status, inventory, machine, operator)
 
 
 def parser() -> ArgumentParser:

@@ -1,0 +1,109 @@
+"""`lifeboat machine`: start, stop and list the servers of a zone, for whoever runs the zone of the qemu engine.
+
+It works on the zone's folder and needs no cluster. It stops where the engine stops: a fenced server, whose work another
+zone has taken over, is not started by anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from lifeboat import clock
+from lifeboat.cli import client, paint
+from lifeboat.cli.paint import Mood, Row, Rows, cell
+from lifeboat.engines.contract import EngineError, Retry
+from lifeboat.engines.facts import Source
+from lifeboat.engines.qemu import servers as machines
+from lifeboat.engines.qemu.guest import Guests
+from lifeboat.engines.qemu.inventory import ServerSpec
+from lifeboat.engines.qemu.qmp import Monitors
+from lifeboat.engines.qemu.zones import Zone, Zones
+
+
+def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> ArgumentParser:
+    """Declare the subcommand and its own."""
+    made = subparsers.add_parser(
+        "machine", help="start, stop and list the servers of a qemu zone", description=(__doc__ or "").split("\n")[0]
+    )
+    verbs = made.add_subparsers(title="verbs", required=True, dest="verb", metavar="VERB")
+    for verb, what in (
+        ("start", "start a server, or see that it runs"),
+        ("stop", "cut a server's power, or see that it does not run"),
+        ("list", "list the zone's servers, or show one"),
+    ):
+        each = verbs.add_parser(verb, help=what, description=what)
+        each.add_argument(
+            "zone", type=Path, metavar="ZONE_FOLDER", help="the folder that holds the zone's inventory.yaml"
+        )
+        each.add_argument("server", nargs="?" if verb == "list" else None, help="the server's id")
+    return made
+
+
+def run(arguments: Namespace) -> int:
+    """Do it, and say what was done."""
+    try:
+        asyncio.run(_run(arguments))
+    except EngineError as error:
+        sys.stderr.write(f"lifeboat machine: {error}\n")
+        return client.SILENT if isinstance(error, Retry) else client.REFUSED
+    except OSError as error:
+        sys.stderr.write(f"lifeboat machine: {error}\n")
+        return client.REFUSED
+    return client.FINE
+
+
+async def _run(arguments: Namespace) -> None:
+    folder: Path = arguments.zone.resolve()
+    zone = Zones(folder.parent).zone(folder.name)
+    servers = machines.Servers(Monitors(), Guests(), clock.now)
+    match arguments.verb:
+        case "start":
+            await servers.start(zone, arguments.server)
+            sys.stdout.write(f"server {arguments.server} runs in zone {zone.name}\n")
+        case "stop":
+            await servers.stop(zone, arguments.server)
+            sys.stdout.write(f"server {arguments.server} does not run in zone {zone.name}\n")
+        case _:
+            chosen = [zone.server(arguments.server)] if arguments.server else zone.inventory.servers
+            found = [(server, await servers.source(zone, server.id)) for server in chosen]
+            paint.show(paint.console_for(sys.stdout), listing(zone, found))
+
+
+def listing(zone: Zone, found: list[tuple[ServerSpec, Source]]) -> list[RenderableType]:
+    """The parts of the screen that lists servers."""
+    if not found:
+        return [paint.quiet(f"zone {zone.name} has no servers: its inventory lists none")]
+    return [
+        Rows(
+            ("SERVER", "STATE", "CLIENT", "CPU", "MEMORY", "NETWORK", "ADDRESS", "ELASTIC IP"),
+            [
+                Row(
+                    (
+                        cell(server.id, paint.HEADING),
+                        _state(source),
+                        cell(("answers" if source.agent_connected else "silent") if source.running else None),
+                        cell(server.cpu),
+                        cell(paint.size(server.memory)),
+                        cell(server.network),
+                        cell(machines.own_address(zone, server)),
+                        cell(server.elastic_ip),
+                    )
+                )
+                for server, source in found
+            ],
+            indent=0,
+        )
+    ]
+
+
+def _state(source: Source) -> Text:
+    """What the server does; a fence is told before all else."""
+    if source.fenced:
+        return cell("fenced" if not source.running else "fenced, still running", Mood.WAITING.style)
+    return cell("running", "green") if source.running else cell("stopped", paint.QUIET)

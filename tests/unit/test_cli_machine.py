@@ -1,0 +1,85 @@
+"""`lifeboat machine` on a zone's folder, with a real virtual machine whose disk is empty."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lifeboat.__main__ import main
+from lifeboat.cli import client
+
+INVENTORY = """\
+zone: zone-a
+networks:
+  - {name: net, cidr: 10.77.0.0/24, address: 127.0.77.1}
+storage: {standard: standard}
+servers:
+  - {id: web-1, memory: 64Mi, network: net, ipAddress: 10.77.0.20, disks: [{name: system, file: web.raw, size: 8Mi}]}
+  - {id: db-1, memory: 64Mi, network: net, disks: [{name: system, file: db.raw, size: 8Mi}]}
+"""
+
+needs_qemu = pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86 is not installed")
+
+
+@pytest.fixture
+def zone(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "zone-a"
+    folder.mkdir()
+    (folder / "inventory.yaml").write_text(INVENTORY, encoding="utf-8")
+    yield folder
+    for server in ("web-1", "db-1"):
+        main(["machine", "stop", str(folder), server])
+
+
+def test_listing_a_zone_that_stands_still(zone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["machine", "list", str(zone)]) == client.FINE
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["SERVER", "STATE", "CLIENT", "CPU", "MEMORY", "NETWORK", "ADDRESS", "ELASTIC", "IP"]
+    assert [line.split()[:2] for line in lines] == [["web-1", "stopped"], ["db-1", "stopped"]]
+    assert "10.77.0.20" in lines[0]
+    assert main(["machine", "list", str(zone), "db-1"]) == client.FINE
+    assert "web-1" not in capsys.readouterr().out
+
+
+@needs_qemu
+def test_a_server_is_started_seen_and_stopped(
+    zone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIFEBOAT_ACCEL", "tcg")
+    assert main(["machine", "start", str(zone), "web-1"]) == client.FINE
+    assert main(["machine", "start", str(zone), "web-1"]) == client.FINE  # it runs already
+    assert "server web-1 runs in zone zone-a" in capsys.readouterr().out
+    assert main(["machine", "list", str(zone), "web-1"]) == client.FINE
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["web-1", "running", "silent"]
+    assert main(["machine", "stop", str(zone), "web-1"]) == client.FINE
+    assert "server web-1 does not run in zone zone-a" in capsys.readouterr().out
+    assert main(["machine", "list", str(zone), "web-1"]) == client.FINE
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["web-1", "stopped"]
+
+
+def test_a_fenced_server_is_not_started(zone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = zone / "servers" / "web-1"
+    folder.mkdir(parents=True)
+    (folder / "fence.json").write_text("{}", encoding="utf-8")
+    assert main(["machine", "start", str(zone), "web-1"]) == client.REFUSED
+    assert "lifeboat machine: server web-1 is fenced: it was failed over" in capsys.readouterr().err
+    assert main(["machine", "list", str(zone), "web-1"]) == client.FINE
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["web-1", "fenced"]
+
+
+def test_what_is_not_there_is_said_without_a_traceback(zone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["machine", "start", str(zone), "mail-1"]) == client.REFUSED
+    assert "zone zone-a has no server 'mail-1'" in capsys.readouterr().err
+    assert main(["machine", "list", str(zone.parent / "zone-c")]) == client.SILENT
+    assert "zone zone-c does not answer" in capsys.readouterr().err
+    (zone / "inventory.yaml").write_text("zone: [", encoding="utf-8")
+    assert main(["machine", "list", str(zone)]) == client.SILENT
+    assert "inventory.yaml, line 2" in capsys.readouterr().err
+    (zone / "inventory.yaml").write_text(INVENTORY, encoding="utf-8")
+
+
+def test_a_verb_without_its_server_is_refused_by_the_command_line(zone: Path) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["machine", "stop", str(zone)])
+    assert exit_.value.code == 2
