@@ -152,9 +152,11 @@ class Leadership:
             return
         self.changed.set()
         try:
-            await self._leases.replace_lease(
-                self._namespace, {**held, "spec": {**held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}}
-            )
+            # Read anew: a renewal may have been cut off between the write and its answer.
+            lease = await self._leases.read_lease(self._namespace, self._name)
+            if lease["spec"].get("holderIdentity") == self._identity:
+                free = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+                await self._leases.replace_lease(self._namespace, {**lease, "spec": free})
         except kube.KubeError as error:
             _log.warning("the lease could not be released, and runs out by itself: %s", error)
 

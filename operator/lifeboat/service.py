@@ -11,8 +11,6 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Final
 
-import kopf
-
 from lifeboat import clock, http, kube
 from lifeboat.engines.contract import Engine
 from lifeboat.handlers import watch
@@ -82,35 +80,26 @@ class Service:
             await api.close()
 
     async def _work(self, leader: Leadership, reconciler: Reconciler, api: kube.Kube) -> None:
-        # kopf cancels, at its end, every task of the loop that began after it; so ours begin before, and it ends last.
+        # What watches cancels, at its end, every task that began after it: so ours begin before, and it ends last.
         tasks = [
             asyncio.create_task(leader.run(), name="leadership"),
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(self._listing(api), name="listing"),
         ]
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        signals = asyncio.create_task(self._take_signals(), name="signals")
         watch_ends = asyncio.Event()
-        registry = watch.registry(self.world, api)
-        kopf.on.startup(registry=registry)(self._take_signals)
+        namespaces = self._settings.namespaces
         watching = asyncio.create_task(
-            kopf.operator(
-                registry=registry,
-                settings=watch.settings(),
-                standalone=True,
-                clusterwide=not self._settings.namespaces,
-                namespaces=self._settings.namespaces,
-                stop_flag=watch_ends,
-            ),
-            name="watch",
+            watch.run(self.world, api, namespaces, stop=watch_ends, up=self.started), name="watch"
         )
-        self.started.set()
         try:
             done, _ = await asyncio.wait((*tasks, watching, stopped), return_when=asyncio.FIRST_COMPLETED)
         finally:
             _log.info("stopping")
-            for task in (*tasks, stopped):
+            for task in (*tasks, signals, stopped):
                 task.cancel()
-            await asyncio.gather(*tasks, stopped, return_exceptions=True)
+            await asyncio.gather(*tasks, signals, stopped, return_exceptions=True)
             await leader.release()
             watch_ends.set()
             with contextlib.suppress(asyncio.CancelledError):
@@ -119,8 +108,9 @@ class Service:
             if task is not stopped and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
 
-    async def _take_signals(self, **_: object) -> None:
-        """Handle signals ourselves, after kopf has taken them: our order of letting go is another one."""
+    async def _take_signals(self) -> None:
+        """Handle signals ourselves once the watch has taken them: our order of letting go is another one."""
+        await self.started.wait()
         if threading.current_thread() is threading.main_thread():
             for each in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(each, self.stop)

@@ -6,6 +6,7 @@ the world is complete when the first of those is called.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -52,6 +53,27 @@ def registry(world: World, api: Kube) -> kopf.OperatorRegistry:
                 world.remove(Key(found["kind"], metadata["namespace"], metadata["name"]), metadata["uid"])
 
     return made
+
+
+async def run(world: World, api: Kube, namespaces: tuple[str, ...], *, stop: asyncio.Event, up: asyncio.Event) -> None:
+    """Watch until told to stop; `up` is set once kopf has started, which is when it has taken the signals for itself.
+
+    Kopf cancels, at its end, every task of the loop that began after it did.
+    """
+    handlers = registry(world, api)
+
+    @kopf.on.startup(registry=handlers)
+    async def started(**_: Any) -> None:  # noqa: ANN401 - kopf's own protocol
+        up.set()
+
+    await kopf.operator(
+        registry=handlers,
+        settings=settings(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        stop_flag=stop,
+    )
 
 
 def settings() -> kopf.OperatorSettings:

@@ -1,0 +1,145 @@
+"""The objects as last seen: what belongs to what, what is news, and what cannot be read."""
+
+from typing import Any
+
+import pytest
+
+from lifeboat.api.drill import Drill
+from lifeboat.api.protectedserver import ProtectedServer
+from lifeboat.api.sitepair import SitePair
+from lifeboat.world import ECHO_SECONDS, Key, World
+
+Body = dict[str, Any]
+
+
+class Clock:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def body(kind: str, name: str, spec: Body, *, namespace: str = "ns", version: int = 1, **metadata: object) -> Body:
+    return {
+        "apiVersion": "lifeboat.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": f"{kind}-{namespace}-{name}",
+            "generation": 1,
+            "resourceVersion": str(version),
+            **metadata,
+        },
+        "spec": spec,
+    }
+
+
+def pair(name: str = "pair", recovery: str = "b", **more: Any) -> Body:
+    return body("SitePair", name, {"primary": {"zone": "a"}, "recovery": {"zone": recovery}}, **more)
+
+
+def server(name: str, server_id: str = "web", pair_name: str = "pair", **more: Any) -> Body:
+    return body("ProtectedServer", name, {"sitePairRef": {"name": pair_name}, "serverId": server_id}, **more)
+
+
+def drill(name: str, of: str, **more: Any) -> Body:
+    return body("Drill", name, {"serverRef": {"name": of}}, **more)
+
+
+def found(world: World, name: str = "web", namespace: str = "ns") -> ProtectedServer:
+    got = world.get(ProtectedServer, namespace, name)
+    assert got is not None
+    return got
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def world(clock: Clock) -> World:
+    return World(elapsed=clock)
+
+
+def test_what_belongs_to_what(world: World) -> None:
+    for each in (drill("d", "web"), pair(), server("web"), server("db", "db")):
+        world.put(each)
+    its = world.get(SitePair, "ns", "pair")
+    assert its is not None
+    assert [each.metadata.name for each in world.servers(its)] == ["db", "web"]
+    assert [each.metadata.name for each in world.drills(found(world))] == ["d"]
+    world.remove(Key("ProtectedServer", "ns", "web"), "ProtectedServer-ns-web")
+    assert world.children(Key("ProtectedServer", "ns", "web")) == [Key("Drill", "ns", "d")]
+
+
+def test_rivals_name_the_same_server_of_the_same_zones(world: World) -> None:
+    world.put(pair())
+    world.put(pair(namespace="other"))
+    world.put(pair("elsewhere", recovery="c", namespace="other"))
+    world.put(server("web"))
+    world.put(server("mine", namespace="other"))
+    world.put(server("third", pair_name="elsewhere", namespace="other"))
+    world.put(server("lost", pair_name="nothing"))
+    its = world.get(SitePair, "ns", "pair")
+    assert its is not None
+    assert [each.metadata.name for each in world.rivals(found(world), its)] == ["mine"]
+
+
+def test_an_unreadable_object_is_kept_out_and_mended(world: World) -> None:
+    world.put(pair())
+    world.put(server("web"))
+    broken = server("web", version=2, generation=2)
+    del broken["spec"]["serverId"]
+    world.put(broken)
+    key = Key("ProtectedServer", "ns", "web")
+    assert world.find(key) is None
+    assert "serverId" in world.unreadable()[key].problem
+    its = world.get(SitePair, "ns", "pair")
+    assert its is not None
+    assert world.has_servers(its), "an unreadable server holds its pair all the same"
+    world.put(server("web", version=3, generation=3))
+    assert not world.unreadable()
+    assert found(world).spec.server_id == "web"
+
+
+def test_only_what_people_change_is_news(world: World) -> None:
+    told: list[tuple[str, bool]] = []
+    world.listen(lambda key, written: told.append((key.name, written)))
+    world.put(server("web"))
+    world.put(server("web"))
+    world.put(server("web", version=2) | {"status": {"phase": "Initialized"}})
+    world.put(server("web", version=3, generation=2))
+    world.put(server("web", version=4, generation=2, annotations={"a": "b"}))
+    world.put(server("web", version=5, generation=3), written=True)
+    assert told == [("web", False), ("web", True), ("web", False), ("web", False), ("web", True)]
+
+
+def test_a_late_echo_does_not_undo_our_own_write(world: World, clock: Clock) -> None:
+    world.put(server("web", version=5), written=True)
+    world.put(server("web", version=4, annotations={"late": "yes"}))
+    assert found(world).metadata.resource_version == "5"
+    clock.seconds += ECHO_SECONDS
+    world.put(server("web", version=3, annotations={"restored": "yes"}))
+    assert found(world).metadata.resource_version == "3", "an etcd that was restored counts from before"
+
+
+def test_a_deleted_object_leaves_its_successor_alone(world: World) -> None:
+    world.put(drill("d", "web", uid="new"))
+    world.remove(Key("Drill", "ns", "d"), "old")
+    assert world.get(Drill, "ns", "d") is not None
+    told: list[bool] = []
+    world.listen(lambda key, _: told.append(world.find(key) is not None))
+    world.remove(Key("Drill", "ns", "d"), "new")
+    assert told == [True, False], "once while it can be found, once when it cannot"
+
+
+def test_what_a_list_does_not_have_is_forgotten(world: World, clock: Clock) -> None:
+    world.put(drill("gone", "web"))
+    world.put(drill("there", "web"))
+    world.put(drill("other", "web", namespace="other"))
+    clock.seconds = 10
+    world.put(drill("newer", "web"))
+    world.keep_only("Drill", [("ns", "there", "Drill-ns-there")], 5, "ns")
+    assert sorted(each.metadata.name for each in world.all(Drill)) == ["newer", "other", "there"]
