@@ -203,12 +203,12 @@ async def full_world() -> AsyncIterator[World]:
     storage.mkdir()
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(storage)], check=True)
+    await asyncio.to_thread(subprocess.run, ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", storage], check=True)
     made = World(folder, storage)
     try:
         await made.engine.start_server("zone-a", SERVER)
         yield made
     finally:
         await made.close()
-        subprocess.run(["umount", str(storage)], check=True)
+        await asyncio.to_thread(subprocess.run, ["umount", storage], check=True)
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Points and the layers under them: one instant for all disks, pruning that changes nothing else, crashes in between."""
+"""Points and the layers under them: one instant for all disks, pruning that changes nothing else, and crashes."""
 
 from __future__ import annotations
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lifeboat.engines.contract import Refused, Retry
 
@@ -144,11 +143,6 @@ class ServerSpec(_Part):
     elastic_ip: Loopback | None = Field(default=None, alias="elasticIP")
     ports: tuple[Port, ...] = ()
 
-    @model_validator(mode="after")
-    def _distinct(self) -> ServerSpec:
-        _no_twins((disk.name for disk in self.disks), "disk")
-        return self
-
 
 class Inventory(_Part):
     """A zone's file as a whole."""
@@ -162,24 +156,6 @@ class Inventory(_Part):
     servers: tuple[ServerSpec, ...] = ()
     kind: Literal["Zone"] | None = None
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Inventory:
-        _no_twins((network.name for network in self.networks), "network")
-        _no_twins((server.id for server in self.servers), "server")
-        _no_twins(self.elastic_ips, "elastic IP")
-        for server in self.servers:
-            network = self.network(server.network)
-            if network is None:
-                raise ValueError(f"server {server.id}: the zone has no network {server.network}")
-            if server.ip_address is not None:
-                problem = address_problem(network, server.ip_address)
-                if problem:
-                    raise ValueError(f"server {server.id}: {problem}")
-            if server.elastic_ip is not None and server.elastic_ip not in self.elastic_ips:
-                raise ValueError(f"server {server.id}: {server.elastic_ip} is not among elasticIPs")
-        _no_twins((f"{s.network}/{s.ip_address}" for s in self.servers if s.ip_address), "address")
-        return self
-
     def network(self, name: str) -> NetworkSpec | None:
         """The network of that name."""
         return next((network for network in self.networks if network.name == name), None)
@@ -187,6 +163,38 @@ class Inventory(_Part):
     def server(self, server_id: str) -> ServerSpec | None:
         """The server of that id."""
         return next((server for server in self.servers if server.id == server_id), None)
+
+
+def _misfits(inventory: Inventory) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """What is right by itself and does not fit together, with its place."""
+    for field, values in (
+        ("networks", [network.name for network in inventory.networks]),
+        ("servers", [server.id for server in inventory.servers]),
+        ("elasticIPs", list(inventory.elastic_ips)),
+    ):
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                yield (field, index), f"{value} is there twice"
+    addresses = set()
+    for index, server in enumerate(inventory.servers):
+        place = ("servers", index)
+        network = inventory.network(server.network)
+        if network is None:
+            yield (*place, "network"), f"the zone has no network {server.network}"
+            continue
+        if server.ip_address is not None:
+            problem = address_problem(network, server.ip_address)
+            if problem is None and (network.name, server.ip_address) in addresses:
+                problem = f"{server.ip_address} is there twice"
+            if problem is not None:
+                yield (*place, "ipAddress"), problem
+            addresses.add((network.name, server.ip_address))
+        if server.elastic_ip is not None and server.elastic_ip not in inventory.elastic_ips:
+            yield (*place, "elasticIP"), f"{server.elastic_ip} is not among elasticIPs"
+        names = [disk.name for disk in server.disks]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                yield (*place, "disks", number, "name"), f"disk {name} is there twice"
 
 
 def address_problem(network: NetworkSpec, address: str) -> str | None:
@@ -232,6 +240,9 @@ def load(path: Path) -> Inventory:
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         line = _line(root, first["loc"])
         raise InventoryError(f"{path}, line {line}: {f'{place}: ' if place else ''}{first['msg']}{more}") from error
+    for where, problem in _misfits(inventory):
+        place = ".".join(str(part) for part in where)
+        raise InventoryError(f"{path}, line {_line(root, where)}: {place}: {problem}")
     if inventory.zone != path.parent.name:
         line = _line(root, ("zone",))
         raise InventoryError(f"{path}, line {line}: zone is {inventory.zone!r}, but its folder is {path.parent.name!r}")
@@ -253,9 +264,3 @@ def _line(node: yaml.Node, loc: Iterable[int | str]) -> int:
         else:
             break
     return int(line) + 1
-
-
-def _no_twins(names: Iterable[Hashable], what: str) -> None:
-    twins = [str(name) for name, count in Counter(names).items() if count > 1]
-    if twins:
-        raise ValueError(f"{what} {twins[0]} is there twice")

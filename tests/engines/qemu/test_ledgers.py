@@ -1,0 +1,89 @@
+"""The ledger's files: one winner, terms, a damaged file named, a copy for people at the primary."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lifeboat.engines.contract import LedgerConflict, Retry, StaleTerm, Target
+from lifeboat.engines.facts import Unknown
+from lifeboat.engines.ledger import Ledger, decode
+from lifeboat.engines.qemu import QemuEngine
+from lifeboat.engines.verbs import TakePoint
+from tests.engines.qemu.conftest import SERVER, World, known
+
+
+@pytest.fixture
+def zones() -> Iterator[World]:
+    folder = Path(tempfile.mkdtemp(prefix="lifeboat-qemu-"))
+    yield World(folder)
+    shutil.rmtree(folder)
+
+
+async def test_of_many_writers_one_wins_each_version(zones: World) -> None:
+    engines = [QemuEngine(zones.folder) for _ in range(4)]
+    written: list[int] = []
+
+    async def add(engine: QemuEngine) -> None:
+        for _ in range(10):
+            while True:
+                facts = (await engine.observe(zones.pair, [SERVER])).servers[SERVER]
+                ledger = known(facts.ledger)
+                try:
+                    stored = await engine.record(zones.target, replace(ledger, run=ledger.run + 1))
+                except LedgerConflict:
+                    continue
+                written.append(stored.version)
+                break
+
+    await asyncio.gather(*(add(engine) for engine in engines))
+    last = known((await zones.facts()).ledger)
+    assert last.run >= 40
+    assert last.version == last.run
+    assert len(written) == len(set(written)) == 40
+    assert len(list((zones.b / "replicas" / SERVER / "ledger").iterdir())) <= 6
+
+
+async def test_a_later_term_shuts_out_an_older_one(zones: World) -> None:
+    stored = await zones.engine.record(replace(zones.target, term=7), Ledger(SERVER))
+    assert stored.term == 7
+    with pytest.raises(StaleTerm):
+        await zones.engine.record(zones.target, stored)
+    with pytest.raises(StaleTerm):
+        await zones.perform(TakePoint("x"))
+    with pytest.raises(StaleTerm):
+        await zones.engine.execute(zones.target, "machine", ["true"], 1)
+
+
+async def test_a_damaged_ledger_is_unknown_and_its_file_is_named(zones: World) -> None:
+    stored = await zones.engine.record(zones.target, Ledger(SERVER))
+    path = zones.b / "replicas" / SERVER / "ledger" / "00000002.json"
+    path.write_text("{")
+    fact = (await zones.facts()).ledger
+    assert isinstance(fact, Unknown)
+    assert str(path) in fact.reason
+    with pytest.raises(Retry, match="00000002"):
+        await zones.engine.record(zones.target, stored)
+    path.unlink()
+    assert known((await zones.facts()).ledger) == stored
+
+
+async def test_the_primary_gets_a_copy_while_it_answers(zones: World) -> None:
+    stored = await zones.engine.record(zones.target, Ledger(SERVER))
+    copy = zones.a / "servers" / SERVER / "ledger.json"
+    assert decode(copy.read_bytes()) == stored
+    (zones.a / "DOWN").touch()
+    await zones.engine.record(zones.target, stored)
+    assert decode(copy.read_bytes()) == stored
+
+
+async def test_every_server_with_a_ledger_is_seen(zones: World) -> None:
+    await zones.engine.record(Target(zones.pair, "forgotten", 1), Ledger("forgotten"))
+    facts = await zones.engine.observe(zones.pair, [])
+    assert set(facts.servers) == {"forgotten"}
