@@ -68,7 +68,8 @@ class World:
         return (await self.engine.observe(self.pair, [SERVER])).servers[SERVER]
 
     async def replica(self) -> Replica:
-        return known((await self.facts()).replica)
+        found: Replica = known((await self.facts()).replica)
+        return found
 
     async def machines(self) -> dict[str, Machine]:
         return dict(known((await self.facts()).machines))
@@ -172,6 +173,11 @@ def server(**changes: Any) -> dict[str, Any]:
     return {**found, **changes}
 
 
+async def run(*argv: str) -> None:
+    process = await asyncio.create_subprocess_exec(*argv)
+    assert await process.wait() == 0
+
+
 def known(fact: Any) -> Any:
     assert isinstance(fact, Known), fact
     return fact.value
@@ -203,12 +209,12 @@ async def full_world() -> AsyncIterator[World]:
     storage.mkdir()
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
-    await asyncio.to_thread(subprocess.run, ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", storage], check=True)
+    await run("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(storage))
     made = World(folder, storage)
     try:
         await made.engine.start_server("zone-a", SERVER)
         yield made
     finally:
         await made.close()
-        await asyncio.to_thread(subprocess.run, ["umount", storage], check=True)
+        await run("umount", str(storage))
         shutil.rmtree(folder)

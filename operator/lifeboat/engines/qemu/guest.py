@@ -26,6 +26,7 @@ from lifeboat.engines.qemu.qmp import CommandFailed, Silent, log_command, reacha
 _PROBE = 0.5
 _GOOD_FOR = 5.0
 _BAD_FOR = 2.0
+_PATIENCE = 15.0
 _TAIL = 1024
 _FROZEN_TEXT = "filesystems are currently frozen"
 _LIMIT = 64 * 1024 * 1024
@@ -115,6 +116,7 @@ class Guests:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._locks: dict[Path, asyncio.Lock] = {}
         self._pulses: dict[Path, tuple[float, Pulse]] = {}
+        self._heard: dict[Path, float] = {}
         self._tokens = itertools.count(time.time_ns() & 0xFFFFFFFF)
         self._monotonic = monotonic
 
@@ -145,7 +147,7 @@ class Guests:
             raise Silent(f"the guest's agent does not answer: {error}") from error
 
     async def pulse(self, socket: Path) -> Pulse:
-        """Whether an agent answers and when its guest booted, at most some seconds old.
+        """Whether an agent answers and when its guest booted, as of 5 s ago at most, or 15 s while it is slow.
 
         The boot time is the guest kernel's own (`btime` of /proc/stat): a reboot inside a running machine moves it.
         """
@@ -159,6 +161,11 @@ class Guests:
                 await agent.run("guest-ping")
                 pulse = Pulse(answers=True)
                 pulse = Pulse(answers=True, boot_time=_steady(known, await _boot_time(agent)))
+        if pulse.answers:
+            self._heard[socket] = self._monotonic()
+        elif known is not None and known[1].answers and now - self._heard.get(socket, 0.0) < _PATIENCE:
+            # A busy host is no reason to say that a client has gone: it is asked again at the next look.
+            return known[1]
         self._pulses[socket] = (self._monotonic(), pulse)
         return pulse
 
