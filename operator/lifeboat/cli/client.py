@@ -77,15 +77,23 @@ class Connection:
             Failure: they cannot be read.
         """
         problems: list[str] = []
-        try:
-            async with asyncio.TaskGroup() as group:
-                pairs = group.create_task(self._list(SitePair, namespace, problems))
-                servers = group.create_task(self._list(ProtectedServer, namespace, problems))
-                drills = group.create_task(self._list(Drill, namespace, problems))
-                failovers = group.create_task(self._list(Failover, namespace, problems))
-                silence = group.create_task(self._operator_silence())
-        except* Failure as failures:
-            raise _first(failures) from None
+        failures: list[Failure] = []
+
+        async def every(kind: type[R]) -> tuple[R, ...]:
+            try:
+                return await self._list(kind, namespace, problems)
+            except Failure as failure:  # noted, not raised: the others end in order, with their connections closed
+                failures.append(failure)
+                return ()
+
+        async with asyncio.TaskGroup() as group:
+            pairs = group.create_task(every(SitePair))
+            servers = group.create_task(every(ProtectedServer))
+            drills = group.create_task(every(Drill))
+            failovers = group.create_task(every(Failover))
+            silence = group.create_task(self._operator_silence())
+        if failures:
+            raise failures[0]
         return Snapshot(
             now=clock.now(),
             namespace=namespace,
@@ -231,11 +239,6 @@ def missing(kind: type[Resource], name: str, namespace: str | None, present: Seq
     there = f"There are: {', '.join(sorted(present)[:10])}" if present else "There is none"
     elsewhere = "; look elsewhere with -n" if namespace else ""
     return f"there is no {kind.__name__} {name} {where}. {there}{elsewhere}"
-
-
-def _first(failures: BaseExceptionGroup[Failure]) -> Failure:
-    first = failures.exceptions[0]
-    return first if isinstance(first, Failure) else _first(first)
 
 
 def _problem(error: pydantic.ValidationError) -> str:

@@ -52,7 +52,7 @@ def run(arguments: Namespace) -> int:
     except Failure as failure:
         sys.stderr.write(f"lifeboat status: {failure}\n")
         return failure.code
-    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter where a failed look was interrupted before
+    except KeyboardInterrupt:
         if last and console.is_terminal:
             paint.show(console, last[-1])  # what was on the screen stays in the scrollback
     return client.FINE
