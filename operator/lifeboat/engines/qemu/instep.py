@@ -7,6 +7,7 @@ inconsistent tip must never be taken for a usable one; the exact moments are gau
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ _RATE_FROM = 1.0
 class _Window:
     synced: float | None = None
     samples: list[tuple[float, int]] = field(default_factory=list)
+    marks: tuple[int, ...] | None = None
 
 
 class InStep:
@@ -48,9 +50,27 @@ class InStep:
         """
         seen = await mirror.look(self._monitors, source.server_folder(record.server_id), record, target.name)
         alive = storage_daemon.running(target, record.server_id) is not None
-        if seen.progress is not mirror.Progress.SYNCED or not alive or not record.offered:
+        if not alive or not record.offered or self.judge(target, record, seen).progress is not mirror.Progress.SYNCED:
             return record
         return self.note(target, record)
+
+    def judge(self, target: Zone, record: ReplicaRecord, seen: mirror.Mirror) -> mirror.Mirror:
+        """See through the writes that are always under way in a busy guest.
+
+        A job that is ready with nothing marked as changed misses only what the guest has not been told is done, unless
+        a resync is ending: its last requests are under way then, and no longer marked. They are done when as many bytes
+        have arrived as were wanted when the marks were first seen to be gone.
+        """
+        window = self._window(target, record.server_id)
+        if seen.progress is not mirror.Progress.COPYING or not seen.clean:
+            window.marks = None
+            return seen
+        if record.torn:
+            if window.marks is None or len(window.marks) != len(seen.lengths):
+                window.marks = seen.lengths
+            if any(offset < mark for offset, mark in zip(seen.offsets, window.marks, strict=True)):
+                return seen
+        return dataclasses.replace(seen, progress=mirror.Progress.SYNCED)
 
     def note(self, target: Zone, record: ReplicaRecord) -> ReplicaRecord:
         """Remember that the replica was seen in step just now; written down only when it is news."""

@@ -34,12 +34,19 @@ class Progress(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """All jobs of a server in one view."""
+    """All jobs of a server in one view.
+
+    `clean`: the jobs are ready and nothing is marked as changed; whatever is under way then, by `offsets` and
+    `lengths` of the disks, is a guest's write that it has not been told of yet, or the last of a resync.
+    """
 
     progress: Progress
     reason: str = ""
     copied_bytes: int = 0
     total_bytes: int = 0
+    clean: bool = False
+    offsets: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
 
 
 def job(disk: str) -> str:
@@ -55,21 +62,24 @@ def target(run: int, index: int) -> str:
 async def look(monitors: Monitors, folder: Path, record: ReplicaRecord, zone: str) -> Mirror:
     """See how far the copy is. `zone` is the replica's, for the reason.
 
-    A job is in step only when four things hold: it is ready, does not stand still, has nothing in flight (offset equals
-    length), and its dirty bitmap is empty. Right after a resume the first three look well while the last does not.
+    A job is in step for certain when four things hold: it is ready, does not stand still, has nothing under way (offset
+    equals length), and its dirty bitmap is empty. Right after a resume the first three look well while the last does
+    not. Under a guest that writes all the time the third hardly ever holds: `InStep` judges that.
     """
     async with monitors.session(machine.socket(folder)) as session:
         jobs = {str(found["device"]): found for found in await session.run("query-block-jobs")}
         block_nodes = await nodes(session)
-    copied = total = 0
+    offsets: list[int] = []
+    lengths: list[int] = []
+    clean = True
     worst = Progress.SYNCED
     reason = ""
     for index, disk in enumerate(record.disks):
         found = jobs.get(job(disk.name))
         if found is None or target(record.run, index) not in block_nodes:
             return Mirror(Progress.GONE, f"the copy of disk {disk.name} has ended: what changed since is not known")
-        copied += int(found["offset"])
-        total += int(found["len"])
+        offsets.append(int(found["offset"]))
+        lengths.append(int(found["len"]))
         bitmaps = block_nodes.get(machine.node(index), {}).get("dirty-bitmaps", ())
         # The job's own bitmap has no name; others are the owner's, for backups.
         dirty = sum(int(bitmap["count"]) for bitmap in bitmaps if "name" not in bitmap)
@@ -85,8 +95,9 @@ async def look(monitors: Monitors, folder: Path, record: ReplicaRecord, zone: st
             progress = Progress.STARTING
         elif found["ready"] and found["offset"] == found["len"] and dirty == 0:
             progress = Progress.SYNCED
+        clean = clean and bool(found["ready"]) and dirty == 0
         worst = min(worst, progress, key=lambda each: each.value)
-    return Mirror(worst, reason, copied, total)
+    return Mirror(worst, reason, sum(offsets), sum(lengths), clean, tuple(offsets), tuple(lengths))
 
 
 async def start(monitors: Monitors, folder: Path, record: ReplicaRecord, address: str) -> None:

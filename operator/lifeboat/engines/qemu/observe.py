@@ -240,7 +240,7 @@ class Observer:
             reason = f"the replica in zone {recovery.name} is closed until the copy is resumed"
         if reason:
             return mirror.Mirror(mirror.Progress.INTERRUPTED, reason, seen.copied_bytes, seen.total_bytes)
-        return seen
+        return self._instep.judge(recovery, record, seen)
 
 
 def _state(record: ReplicaRecord, seen: mirror.Mirror) -> tuple[ReplicaState, bool]:
