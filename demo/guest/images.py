@@ -17,7 +17,7 @@ from typing import Final
 from demo.cache import BuildError, cache_root, locked
 from demo.guest.debian import Package, resolve
 from demo.guest.parts import MIB, data_disk, system_disk
-from demo.guest.system import kernel_and_initramfs, root_tree
+from demo.guest.system import database, kernel_and_initramfs, root_tree
 from demo.guest.trial import Trial, kvm_works
 from demo.packages import absent, requirements
 
@@ -35,18 +35,18 @@ class Flavour:
     data_size: int
     memory_mib: int
     ports: tuple[int, ...]
-    first_boot: bool  # whether the build ends with a boot, in which the guest makes its database
+    database: bool  # whether it has one, made at the build
 
 
 FLAVOURS: Final[Mapping[str, Flavour]] = {
-    "tiny": Flavour(("qemu-guest-agent", "busybox-static"), 64 * MIB, 64 * MIB, 192, (80,), first_boot=False),
+    "tiny": Flavour(("qemu-guest-agent", "busybox-static"), 64 * MIB, 64 * MIB, 192, (80,), database=False),
     "postgres": Flavour(
         ("postgresql-15", "qemu-guest-agent", "busybox-static"),
         4096 * MIB,
         2048 * MIB,
         512,
         (80, 5432),
-        first_boot=True,
+        database=True,
     ),
 }
 
@@ -77,7 +77,7 @@ def build(
         BuildError: A program is missing, or Debian's packages cannot be had, or the image's first boot failed.
     """
     kind = FLAVOURS[flavour]
-    if not int(kind.first_boot) <= data_disks <= len(DATA_LABELS):
+    if not int(kind.database) <= data_disks <= len(DATA_LABELS):
         raise ValueError(f"{flavour} cannot have {data_disks} data disks")
     size = data_size or kind.data_size
     missing = missing_programs()
@@ -135,12 +135,13 @@ def _build(
         root_tree(flavour, kind.packages, resolve(kind.packages), tree)
         if agent_after_reboot:
             (tree / "etc/lifeboat/agent-after-reboot").touch()
+        data = database(tree) if kind.database else None
         done = scratch / "done"
         done.mkdir()
         system_disk(done / names[0], kind.system_size, kernel, initramfs, tree)
         for disk, label in zip(names[1:], DATA_LABELS, strict=False):
-            data_disk(done / disk, data_size, label)
-        if kind.first_boot:
+            data_disk(done / disk, data_size, label, data if label == "data" else None)
+        if kind.database and data is None:
             _first_boot([done / disk for disk in names], kind)
         done.rename(target)
     print(f"  done in {time.monotonic() - started:.0f} s", flush=True)
@@ -148,7 +149,8 @@ def _build(
 
 def _first_boot(disks: list[Path], kind: Flavour) -> None:
     accelerator = "kvm" if kvm_works() else "tcg"
-    print(f"booting it once ({accelerator}) to make its database: one to three minutes ...", flush=True)
+    print(f"booting it once ({accelerator}) to make its database: one to five minutes ...", flush=True)
     with Trial(disks, accelerator=accelerator, memory_mib=kind.memory_mib, ports=kind.ports) as guest:
+        guest.until("on the web", lambda: guest.get("/", 0.5), 120)
         guest.until("serving its database", lambda: guest.get("/cgi-bin/rows"), 600)
         guest.power_down(60)

@@ -53,13 +53,13 @@ def system_disk(target: Path, size: int, kernel: Path, initramfs: bytes, tree: P
         _to_qcow2(raw, target)
 
 
-def data_disk(target: Path, size: int, label: str) -> None:
-    """Write a qcow2 disk that is one empty ext4 file system with this label."""
+def data_disk(target: Path, size: int, label: str, tree: Path | None = None) -> None:
+    """Write a qcow2 disk that is one ext4 file system with this label, empty or with the content of a folder."""
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         raw = Path(scratch) / "raw"
         with raw.open("wb") as disk:
             disk.truncate(size)
-        _ext4(raw, label, size)
+        _ext4(raw, label, size, tree=tree)
         _to_qcow2(raw, target)
 
 

@@ -1,6 +1,8 @@
 """What is on a guest's system disk: an initramfs that finds it, a root file system of packages and a few scripts."""
 
+import os
 import shutil
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -15,13 +17,14 @@ MODULES: Final = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "v
 AGENT: Final = "usr/sbin/qemu-ga"
 # Not extracted: nothing runs them, and they are half of the bytes.
 UNUSED: Final = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/share/i18n")
+POSTGRES: Final = 70  # the user and the group in `passwd` below
 FOLDERS: Final = (
     *("bin", "data", "data2", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "usr/sbin"),
     *("var/lib", "var/log"),
 )
 ETC: Final = {
-    "passwd": "root:x:0:0:root:/root:/bin/sh\npostgres:x:70:70:PostgreSQL:/data:/bin/sh\n",
-    "group": "root:x:0:\npostgres:x:70:\n",
+    "passwd": f"root:x:0:0:root:/root:/bin/sh\npostgres:x:{POSTGRES}:{POSTGRES}:PostgreSQL:/data:/bin/sh\n",
+    "group": f"root:x:0:\npostgres:x:{POSTGRES}:\n",
     "hosts": "127.0.0.1 localhost\n",
     "os-release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nNAME="Debian GNU/Linux"\nID=debian\n',
 }
@@ -72,6 +75,36 @@ def root_tree(flavour: str, names: Sequence[str], packages: Sequence[Package], t
     if not (tree / "var/run").is_symlink():
         shutil.rmtree(tree / "var/run", ignore_errors=True)
         (tree / "var/run").symlink_to("/run")
+
+
+def database(tree: Path) -> Path | None:
+    """Make the database with the programs of a guest's root file system, and return the data disk's content.
+
+    That takes a second, and a minute or more under emulation. Only root can change the root folder; for anybody else,
+    and where even root may not, the answer is None: the guest makes its database when it boots for the first time.
+    """
+    if os.geteuid() != 0:
+        return None
+    data = tree.with_name(f"{tree.name}-data")
+    device, inside = tree / "dev/null", tree / "data"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        device.chmod(0o666)
+        os.chown(inside, POSTGRES, POSTGRES)
+        environment = {"PATH": "/bin:/usr/bin", "LC_ALL": "C"}
+        user = f"--userspec={POSTGRES}:{POSTGRES}"
+        run(["/usr/sbin/chroot", user, tree, "/bin/sh", "/etc/lifeboat/initialise"], env=environment)
+    except (OSError, BuildError) as error:
+        print(f"  the database cannot be made here: {error}", flush=True)
+        shutil.rmtree(inside)
+        inside.mkdir()
+        return None
+    finally:
+        device.unlink(missing_ok=True)
+    inside.rename(data)
+    inside.mkdir()
+    os.chown(data, 0, 0)
+    return data
 
 
 def _tiny(names: Sequence[str], packages: Sequence[Package], tree: Path) -> None:
