@@ -30,7 +30,7 @@ def run(visit: Visit, argv: tuple[str, ...]) -> ExecResult:
     match argv:
         case ("nproc",):
             return ExecResult(0, f"{visit.shape.cpu}\n")
-        case ("cat", "/proc/meminfo"):
+        case ("grep", "MemTotal:", "/proc/meminfo"):
             return ExecResult(0, f"MemTotal: {visit.shape.memory_bytes >> 10} kB\n")
         case ("false",):
             return ExecResult(1, "")
