@@ -170,19 +170,20 @@ class Kube:
             content_type=APPLY_PATCH,
         )
 
-    async def keep_finalizer(self, kind: Kind, namespace: str, name: str, uid: str) -> Body | None:
-        """Put our finalizer on the object; None where that object is gone or going."""
-        return await self._finalizer(kind, namespace, name, uid, present=True)
+    async def keep_finalizer(self, kind: Kind, seen: Mapping[str, Any]) -> Body | None:
+        """Put our finalizer on an object as it was last seen; None where that object is gone or going."""
+        return await self._finalizer(kind, seen, present=True)
 
-    async def drop_finalizer(self, kind: Kind, namespace: str, name: str, uid: str) -> Body | None:
-        """Take our finalizer off the object; None where that object is gone."""
-        return await self._finalizer(kind, namespace, name, uid, present=False)
+    async def drop_finalizer(self, kind: Kind, seen: Mapping[str, Any]) -> Body | None:
+        """Take our finalizer off an object as it was last seen; None where that object is gone."""
+        return await self._finalizer(kind, seen, present=False)
 
-    async def _finalizer(self, kind: Kind, namespace: str, name: str, uid: str, *, present: bool) -> Body | None:
-        """Change the list on what is there now, and again on fresh data when somebody else changed it meanwhile."""
+    async def _finalizer(self, kind: Kind, seen: Mapping[str, Any], *, present: bool) -> Body | None:
+        """Change the list as it was last seen, and again on fresh data when somebody else changed it meanwhile."""
+        namespace, name, uid = (seen["metadata"][each] for each in ("namespace", "name", "uid"))
+        found = dict(seen)
         for _ in range(_CONFLICT_TRIES):
             try:
-                found = await self.read(kind, namespace, name)
                 metadata = found["metadata"]
                 finalizers = metadata.get("finalizers", [])
                 if metadata["uid"] != uid or (present and metadata.get("deletionTimestamp")):
@@ -200,7 +201,10 @@ class Kube:
             except NotFound:
                 return None
             except Conflict:
-                continue
+                try:
+                    found = await self.read(kind, namespace, name)
+                except NotFound:
+                    return None
         raise Conflict(f"the finalizers of {kind.__name__} {namespace}/{name} change faster than they can be written")
 
     # --- what stands beside them

@@ -9,7 +9,6 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from lifeboat.api.protectedserver import ProtectedServerPhase
-from lifeboat.engines.facts import Replica
 from lifeboat.lifecycle.view import View, known
 from lifeboat.world import Key
 
@@ -45,9 +44,12 @@ class Metrics:
         )
         self.leader = Gauge("lifeboat_leader", "1 while this process acts", registry=self.registry)
         self._phases: dict[Key, str] = {}
+        self._newest: dict[Key, datetime] = {}
 
-    def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+    def text(self, now: datetime) -> bytes:
+        """Everything in Prometheus' text format; a point grows older whether its server is looked at or not."""
+        for key, newest in self._newest.items():
+            self._set(self._age, key, max(0.0, (now - newest).total_seconds()))
         return generate_latest(self.registry)
 
     def server(self, key: Key, view: View, status: Mapping[str, Any]) -> None:
@@ -58,7 +60,11 @@ class Metrics:
         self._set(self._copied, key, replica.copied_bytes if replica is not None else None)
         self._set(self._total, key, replica.total_bytes if replica is not None else None)
         self._set(self._points, key, len(replica.points) if replica is not None else None)
-        self._set(self._age, key, _newest_age(replica, view.now))
+        if replica is not None and replica.points:
+            self._newest[key] = max(point.time for point in replica.points)
+        else:
+            self._newest.pop(key, None)
+            self._set(self._age, key, None)
 
     def recovery(self, key: Key, status: Mapping[str, Any]) -> None:
         """Take in the recovery time of a drill or failover."""
@@ -67,6 +73,7 @@ class Metrics:
     def forget(self, key: Key) -> None:
         """Drop the series of an object that is gone."""
         self._set_phase(key, None)
+        self._newest.pop(key, None)
         gauges: Iterable[Gauge] = (self._lag, self._copied, self._total, self._points, self._age)
         if key.kind in self._rto:
             gauges = (self._rto[key.kind],)
@@ -98,9 +105,3 @@ class Metrics:
             self._phase.labels(key.namespace, key.name, before).set(0)
         self._phase.labels(key.namespace, key.name, phase).set(1)
         self._phases[key] = phase
-
-
-def _newest_age(replica: Replica | None, now: datetime) -> float | None:
-    if replica is None or not replica.points:
-        return None
-    return max(0.0, (now - max(point.time for point in replica.points)).total_seconds())

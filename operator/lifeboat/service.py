@@ -25,6 +25,7 @@ from lifeboat.verification.verifier import Verifier
 from lifeboat.world import KINDS, World
 
 WAIT_SECONDS: Final = 1.0
+DRAIN_SECONDS: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -54,12 +55,13 @@ class Service:
         settings = self._settings
         api = await kube.Kube.connect(settings.kubeconfig)
         leader = Leadership(api, settings.lease_namespace, settings.lease_name, settings.identity)
+        writer = Writer(api, self.world, leader.term, settings.identity, now=self._now)
         tools = Tools(
             settings=settings,
             kube=api,
             world=self.world,
             leader=leader,
-            writer=Writer(api, self.world, leader.term, settings.identity, now=self._now),
+            writer=writer,
             verifier=Verifier(now=self._now),
             readability=Readability(api),
             metrics=self.metrics,
@@ -72,20 +74,21 @@ class Service:
             await pages.start()
             self.port = pages.port
             if await self._unless_stopped(self._kinds_served(api)):
-                await self._work(leader, reconciler, api)
+                await self._work(leader, reconciler, writer, api)
         finally:
             await pages.close()
             for engine in self._engines.values():
                 await engine.close()
             await api.close()
 
-    async def _work(self, leader: Leadership, reconciler: Reconciler, api: kube.Kube) -> None:
+    async def _work(self, leader: Leadership, reconciler: Reconciler, writer: Writer, api: kube.Kube) -> None:
         # What watches cancels, at its end, every task that began after it: so ours begin before, and it ends last.
         tasks = [
             asyncio.create_task(leader.run(), name="leadership"),
             asyncio.create_task(reconciler.run(), name="reconciler"),
             asyncio.create_task(self._listing(api), name="listing"),
         ]
+        events = asyncio.create_task(writer.tell_events(), name="events")
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         signals = asyncio.create_task(self._take_signals(), name="signals")
         watch_ends = asyncio.Event()
@@ -94,13 +97,16 @@ class Service:
             watch.run(self.world, api, namespaces, stop=watch_ends, up=self.started), name="watch"
         )
         try:
-            done, _ = await asyncio.wait((*tasks, watching, stopped), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((*tasks, events, watching, stopped), return_when=asyncio.FIRST_COMPLETED)
         finally:
             _log.info("stopping")
             for task in (*tasks, signals, stopped):
                 task.cancel()
             await asyncio.gather(*tasks, signals, stopped, return_exceptions=True)
             await leader.release()
+            await writer.drain(DRAIN_SECONDS)
+            events.cancel()
+            await asyncio.gather(events, return_exceptions=True)
             watch_ends.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait((watching,), timeout=10)

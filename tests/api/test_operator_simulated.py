@@ -1,5 +1,10 @@
 """The whole operator against a real API server, with the simulated engine: what people see, and what is not written."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -267,6 +272,36 @@ def test_a_second_operator_takes_over_from_one_that_stands_still(site: Site) -> 
         site.until(lambda: "lifeboat_leader 0.0" in page(leader, "/metrics"), 30)
         assert "lifeboat_leader 1.0" in page(follower, "/metrics")
         assert site.phase(Failover, "go") == "AwaitingCommit"
+
+
+def test_the_command_line_leads_and_lets_go(site: Site, control_plane: ControlPlane) -> None:
+    command = [sys.executable, "-m", "lifeboat", "operator", "--http", "127.0.0.1:0", "--log-format", "json"]
+    command += [
+        "-n",
+        site.namespace,
+        "--lease-namespace",
+        site.namespace,
+        "--kubeconfig",
+        str(control_plane.kubeconfig),
+    ]
+    environment = {**os.environ, "PYTHONPATH": "operator"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+
+        def holder() -> str | None:
+            leases = site.coordination.list_namespaced_lease(site.namespace).items
+            return leases[0].spec.holder_identity if leases and leases[0].spec else None
+
+        site.until(lambda: bool(holder()))
+        time.sleep(1.5)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
+    assert not holder()
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert {"leading in term 1", "acting", "stopping"} <= {line["message"] for line in lines}
 
 
 def test_a_term_that_the_ledgers_know_is_passed(site: Site) -> None:

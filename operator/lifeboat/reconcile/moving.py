@@ -1,15 +1,17 @@
-"""What of a server moves by itself just now, so that it is looked at more often than the rest."""
+"""What of a server moves by itself just now, and is looked at more often; what rests, and is left alone for a while."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from lifeboat.engines.facts import Known, ReplicaState
+from lifeboat.engines.facts import Known, ReplicaState, ServerFacts
 from lifeboat.engines.ledger import DrillStage, FailoverStage
 from lifeboat.lifecycle import machines
-from lifeboat.lifecycle.view import DRILL, Subject, View
+from lifeboat.lifecycle.view import DRILL, FAILOVER, Plan, Subject, View
 
+LONGEST_REST: Final = timedelta(seconds=30)
 PATIENCE: Final = timedelta(seconds=30)
 """What has not moved for this long is no longer looked at more often."""
 
@@ -26,6 +28,39 @@ def is_moving(view: View) -> bool:
         if any(drill.stage is not DrillStage.RUNNING for drill in ledger.value.drills):
             return True
     return isinstance(replica, Known) and replica.value.state is ReplicaState.STARTING
+
+
+def rest_of(view: View, plan: Plan) -> timedelta:
+    """How long nothing can come due by the clock alone, where nothing is seen to change: zero while anything is on.
+
+    What comes due are recovery points; a tenth of their distance is late enough for them.
+    """
+    ledger = view.facts.ledger
+    if plan.ledger is not None or plan.actions or view.troubles or not isinstance(ledger, Known) or is_moving(view):
+        return timedelta()
+    for drill in view.drills:
+        record = ledger.value.drill(drill.metadata.name)
+        ended = ledger.value.ended(DRILL, drill.metadata.name) is not None
+        if drill.metadata.deletion_timestamp or not (ended or (record is not None and drill.spec.ttl is None)):
+            return timedelta()
+    for failover in view.failovers:
+        ended = ledger.value.ended(FAILOVER, failover.metadata.name) is not None
+        record_name = ledger.value.failover.name if ledger.value.failover is not None else None
+        if not ended and record_name != failover.metadata.name:
+            return timedelta()
+    return min(LONGEST_REST, min(tier.every for tier in view.server.spec.replication.tiers) / 10)
+
+
+def same(facts: ServerFacts, before: ServerFacts) -> bool:
+    """Whether nothing was seen to change but the fraction of a second of the lag."""
+    return facts is before or _coarse(facts) == _coarse(before)
+
+
+def _coarse(facts: ServerFacts) -> ServerFacts:
+    if not isinstance(facts.replica, Known) or facts.replica.value.lag_seconds is None:
+        return facts
+    lag = float(int(facts.replica.value.lag_seconds))
+    return replace(facts, replica=Known(replace(facts.replica.value, lag_seconds=lag)))
 
 
 def launched_at(view: View, subject: Subject, machine: str) -> datetime | None:

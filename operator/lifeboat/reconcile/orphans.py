@@ -39,6 +39,8 @@ async def look_after(key: Key, tools: Tools) -> None:
             await tools.writer.drop_finalizer(key)
     except kube.KubeError as error:
         about(_log, *key).warning("the status could not be written: %s", error)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:  # one odd object must not hold up the others
+        about(_log, *key).error("it cannot be looked after: %s", error, exc_info=error)
 
 
 def why(resource: ProtectedServer | Drill | Failover, tools: Tools) -> Notice | None:
@@ -87,7 +89,7 @@ async def _tell_unreadable(key: Key, unreadable: Unreadable, tools: Tools) -> No
     status["conditions"] = _conditions(message, generation, tools.now())
     if await tools.writer.status(key, status):
         event = Event(Subject(key.kind, key.name), reasons.INVALID_VALUE, message, warning=True)
-        await tools.writer.event(key, event)
+        tools.writer.event(key, event)
 
 
 def _conditions(message: str, generation: int, now: datetime) -> list[dict[str, Any]]:

@@ -109,7 +109,8 @@ class PairLoop:
             await self._look_after_pair(pair, seen.facts)
             for server in servers:
                 key = key_of(server)
-                if key not in self._busy:
+                rounds = self._rounds.get(key)
+                if key not in self._busy and not (rounds is not None and rounds.rests(pair, seen)):
                     self._busy.add(key)
                     self._begin(group, pair, key, seen)
             self._forget_gone({key_of(server) for server in world.servers(pair)})

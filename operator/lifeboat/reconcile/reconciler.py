@@ -25,6 +25,7 @@ from lifeboat.world import KINDS, Key, key_of
 SWEEP_SECONDS: Final = 30.0
 """How often the objects without a loop are gone through, and the world is compared with a list."""
 STUCK_SECONDS: Final = 30.0
+BROKEN_SECONDS: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -60,8 +61,13 @@ class Reconciler:
             self._turned = self._tools.elapsed()
             if leader.leading and self.ready:
                 metrics.leader.set(1)
-                await self._lead()
-                metrics.leader.set(0)
+                try:
+                    await self._lead()
+                except Exception:  # noqa: BLE001 - a fault here must not end the process that every pair depends on
+                    _log.exception("the loops broke, and are started anew")
+                    await asyncio.sleep(BROKEN_SECONDS)
+                finally:
+                    metrics.leader.set(0)
             else:
                 await self._sleep(0.2)
 

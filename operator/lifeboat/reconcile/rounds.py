@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from lifeboat import kube
 from lifeboat.api.drill import Drill
@@ -59,6 +59,15 @@ RECORD: Final = "record"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What the last pass saw when nothing was left to do, and until when that may be relied on."""
+
+    view: View
+    body: Mapping[str, Any]
+    until: float
+
+
 class ServerRounds:
     """The passes over one protected server, one at a time. `again_in` says when the next is due, if before a poll."""
 
@@ -71,11 +80,33 @@ class ServerRounds:
         self._complained: set[str] = set()
         self._acted = 0.0
         self._changed = tools.elapsed()
+        self._rest: _Rest | None = None
         self.again_in: float | None = None
+
+    def rests(self, pair: SitePair, seen: Look) -> bool:
+        """Whether nothing has changed since the last pass left nothing to do, so that another one would do nothing."""
+        rest, server = self._rest, self._server()
+        if rest is None or server is None or self._tools.elapsed() >= rest.until or seen.asked <= self._acted:
+            return False
+        facts = seen.facts.servers.get(server.spec.server_id)
+        before = rest.view
+        world = self._tools.world
+        return (
+            facts is not None
+            and rest.body is world.body(self._key)
+            and (before.pair.spec, before.primary, before.recovery)
+            == (pair.spec, seen.facts.primary, seen.facts.recovery)
+            and _same(world.drills(server), before.drills)
+            and _same(world.failovers(server), before.failovers)
+            and _same(world.rivals(server, pair), before.rivals)
+            and moving.same(facts, before.facts)
+            and not self._tools.verifier.snapshots(self._key)
+        )
 
     async def run(self, pair: SitePair, seen: Look) -> None:
         """Bring the server as far as it goes now. Never raises but for cancellation."""
         self.again_in = None
+        self._rest = None
         with self._tools.metrics.reconcile.time():
             try:
                 await self._run(pair, seen)
@@ -110,8 +141,10 @@ class ServerRounds:
                 about(_log, *self._key).warning("it did not come to rest in %d rounds", MAX_ROUNDS)
             elif plan.ledger is None:
                 self._pace.settle(plan.actions)
-            await self._report(replace(view, troubles=self._pace.troubles()), plan)
+            view = replace(view, troubles=self._pace.troubles())
+            await self._report(view, plan)
             self._when_again(view, plan)
+            self._take_rest(view, plan)
             return
 
     # --- view
@@ -325,6 +358,11 @@ class ServerRounds:
         if waits and self.again_in is None:
             self.again_in = max(settings.poll_moving, min(waits))
 
+    def _take_rest(self, view: View, plan: Plan) -> None:
+        body, rest = self._tools.world.body(self._key), moving.rest_of(view, plan)
+        if rest and body is not None:
+            self._rest = _Rest(view, body, self._tools.elapsed() + rest.total_seconds())
+
     # --- complaints
 
     def _count(self, verb: str, error: Exception) -> None:
@@ -342,3 +380,8 @@ class ServerRounds:
     def _complain(self, what: str, error: Exception) -> None:
         if self._news(f"{what} {type(error).__name__} {error}"):
             about(_log, *self._key).error("%s broke: %s", what, error, exc_info=error)
+
+
+def _same(now: Sequence[object], before: Sequence[object]) -> bool:
+    """Whether these are the very same objects: the world keeps each until it changes."""
+    return len(now) == len(before) and all(each is other for each, other in zip(now, before, strict=True))

@@ -7,6 +7,7 @@ which a condition changed is no difference. A steady world costs no write.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from lifeboat.world import KINDS, Key, World
 
 EVENT_AGAIN_SECONDS: Final = 600.0
 PARALLEL_WRITES: Final = 16
+PARALLEL_EVENTS: Final = 4
+MOST_EVENTS: Final = 10_000
 _MESSAGE_LENGTH: Final = 1024
 
 _log = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ class Writer:
         self._now = now
         self._applied: dict[Key, tuple[str, Body]] = {}
         self._told: dict[tuple[str, str, str], float] = {}
+        self._events: asyncio.Queue[tuple[Key, Body]] = asyncio.Queue(MOST_EVENTS)
         self._slots = asyncio.Semaphore(PARALLEL_WRITES)
         world.listen(self._forget_gone)
 
@@ -66,7 +70,7 @@ class Writer:
         written = {subject for subject, each in zip(report.statuses, done, strict=True) if each is True}
         for event in report.events:
             if event.subject in written:
-                await self.event(keys[event.subject], event)
+                self.event(keys[event.subject], event)
         for each in done:
             if isinstance(each, BaseException):
                 raise each
@@ -94,8 +98,11 @@ class Writer:
         self._world.put(written, written=True)
         return True
 
-    async def event(self, key: Key, event: Event) -> None:
-        """Create an Event, unless the same was told of the object in the last ten minutes. A lost one is no harm."""
+    def event(self, key: Key, event: Event) -> None:
+        """Tell an Event, unless the same was told of the object in the last ten minutes.
+
+        It is created in the background, and a lost one is no harm: nothing waits for it.
+        """
         body = self._world.body(key)
         if body is None:
             return
@@ -109,10 +116,31 @@ class Writer:
             logging.WARNING if event.warning else logging.INFO, event.message, fields={"reason": event.reason}
         )
         try:
-            async with self._slots:
-                await self._api.create_event(key.namespace, self._event_body(key, body, event))
-        except kube.KubeError as error:
-            _log.warning("an event of %s %s/%s could not be told: %s", *key, error)
+            self._events.put_nowait((key, self._event_body(key, body, event)))
+        except asyncio.QueueFull:
+            _log.warning("too many events at once: one of %s %s/%s is lost", *key)
+
+    async def tell_events(self) -> None:
+        """Create the Events that are told, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(PARALLEL_EVENTS):
+                group.create_task(self._tell_events(), name="events")
+
+    async def _tell_events(self) -> None:
+        while True:
+            key, body = await self._events.get()
+            try:
+                await self._api.create_event(key.namespace, body)
+            except kube.KubeError as error:
+                _log.warning("an event of %s %s/%s could not be told: %s", *key, error)
+            finally:
+                self._events.task_done()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until all Events are created, but only so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._events.join()
 
     async def keep_finalizer(self, key: Key) -> bool:
         """Put our finalizer on an object; whether anything changed."""
@@ -129,7 +157,7 @@ class Writer:
         self._allowed()
         uid = body["metadata"]["uid"]
         async with self._slots:
-            changed = await change(KINDS[key.kind], key.namespace, key.name, uid)
+            changed = await change(KINDS[key.kind], body)
         if changed is None:
             metadata = body["metadata"]
             if change == self._api.drop_finalizer:
