@@ -151,7 +151,7 @@ class Kube:
     async def list_names(self, kind: Kind, namespace: str | None, *, limit: int = 0) -> list[tuple[str, str, str]]:
         """Namespace, name and UID of all objects of the kind."""
         query = {"limit": str(limit)} if limit else {}
-        found = await self.call("GET", _path(kind, namespace), query=query, seconds=60)
+        found = await self.call("GET", _path(kind, namespace), query=query, seconds=20)
         return [(m["namespace"], m["name"], m["uid"]) for m in (item["metadata"] for item in found["items"])]
 
     async def apply_status(self, kind: Kind, namespace: str, name: str, status: Body) -> Body:

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from demo.guest import GuestImage, build, copy_disks
-from lifeboat.engines.contract import Engine, Pair, Refused, Target
+from lifeboat.engines.contract import Engine, Pair, Refused, Retry, Target
 from lifeboat.engines.facts import Known, ServerFacts
 from lifeboat.engines.qemu import forwards, machine, processes, storage_daemon
 from lifeboat.engines.qemu.engine import QemuEngine
@@ -219,7 +219,7 @@ class QemuHarness:
         """Wait until the guest's web server answers."""
         async with asyncio.timeout(60):
             while True:
-                with contextlib.suppress(OSError, AssertionError, TimeoutError):
+                with contextlib.suppress(OSError, AssertionError, TimeoutError, Retry):
                     await _get(await route(), "/cgi-bin/info", 5)
                     return
                 await asyncio.sleep(0.2)

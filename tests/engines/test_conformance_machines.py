@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 import pytest
 
-from lifeboat.engines.contract import Refused, Retry, Script
+from lifeboat.engines.contract import Refused, Retry, Script, Target
 from lifeboat.engines.facts import MachineState, ReplicaState, ServerFacts
 from lifeboat.engines.verbs import (
     Halt,
@@ -252,8 +253,8 @@ async def test_an_elastic_ip_outside_the_pool_is_refused(stage: Stage) -> None:
 
 async def test_a_machine_is_reached_through_its_route_elastic_ip_or_not(stage: Stage, harness: Harness) -> None:
     await stage.launch("routed", "point-1", stage.shape(isolated=True))
-    host, port = await harness.engine.route(stage.target(), "routed", 80)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
+        host, port = await _route(harness, stage.target(), "routed")
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
         await writer.drain()
@@ -261,6 +262,22 @@ async def test_a_machine_is_reached_through_its_route_elastic_ip_or_not(stage: S
         writer.close()
         await writer.wait_closed()
     assert answer == b"HTTP/"
+
+
+async def _route(harness: Harness, target: Target, machine: str) -> tuple[str, int]:
+    """The route to a machine's web server, once that accepts connections."""
+    while True:
+        with contextlib.suppress(Retry):
+            return await harness.engine.route(target, machine, 80)
+        await asyncio.sleep(0.1)
+
+
+async def test_there_is_no_route_to_a_port_that_nothing_listens_on(stage: Stage, harness: Harness) -> None:
+    await stage.launch("routed", "point-1", stage.shape(isolated=True))
+    async with asyncio.timeout(60):
+        await _route(harness, stage.target(), "routed")
+    with pytest.raises(Retry, match="81"):
+        await harness.engine.route(stage.target(), "routed", 81)
 
 
 # In the guest

@@ -128,7 +128,11 @@ class Engine(Protocol):
         ...
 
     async def route(self, target: Target, machine: str, port: int) -> tuple[str, int]:
-        """A private address and port through which the operator reaches `port` of a machine, elastic IP or not."""
+        """A private address and port through which the operator reaches `port` of a machine, elastic IP or not.
+
+        Raises:
+            Retry: nothing in the machine accepts connections on that port (yet).
+        """
         ...
 
     async def execute(self, target: Target, machine: str, argv: Collection[str], seconds: float) -> ExecResult:

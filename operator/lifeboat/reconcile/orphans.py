@@ -50,6 +50,8 @@ def why(resource: ProtectedServer | Drill | Failover, tools: Tools) -> Notice | 
         name = resource.spec.site_pair_ref.name
         if tools.world.get(SitePair, namespace, name) is not None:
             return None
+        if Key(SitePair.__name__, namespace, name) in tools.world.unreadable():
+            return Notice(reasons.SITE_PAIR_NOT_FOUND, f"SitePair {name} cannot be read; correct it", stalled=False)
         return Notice(
             reasons.SITE_PAIR_NOT_FOUND,
             f"SitePair {name} does not exist in namespace {namespace}; create it",
@@ -57,6 +59,8 @@ def why(resource: ProtectedServer | Drill | Failover, tools: Tools) -> Notice | 
         )
     name = resource.spec.server_ref.name
     server = tools.world.get(ProtectedServer, namespace, name)
+    if server is None and Key(ProtectedServer.__name__, namespace, name) in tools.world.unreadable():
+        return Notice(reasons.SERVER_NOT_FOUND, f"ProtectedServer {name} cannot be read; correct it", stalled=False)
     if server is None:
         return Notice(
             reasons.SERVER_NOT_FOUND,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Final
 
 from lifeboat import kube
@@ -22,12 +23,13 @@ from lifeboat.lifecycle.report import report_pair
 from lifeboat.logs import about
 from lifeboat.reconcile.looks import Look, look, nothing_known
 from lifeboat.reconcile.rounds import ServerRounds
-from lifeboat.reconcile.tools import Tools
+from lifeboat.reconcile.tools import ENGINE_CALLS, Tools
 from lifeboat.world import Key, key_of
 
 _log = logging.getLogger(__name__)
 
 SOONEST_SECONDS: Final = 0.001
+LONGEST_SECONDS: Final = 5.0
 
 
 class PairLoop:
@@ -35,7 +37,8 @@ class PairLoop:
 
     def __init__(self, key: Key, tools: Tools) -> None:
         self._key = key
-        self._tools = tools
+        # Each pair has calls of its own: a zone that hangs must not use up those of another.
+        self._tools = replace(tools, calls=asyncio.Semaphore(ENGINE_CALLS))
         self._log = about(_log, *key)
         self._awake = asyncio.Event()
         self._nudged: set[Key] = set()
@@ -92,6 +95,7 @@ class PairLoop:
         if not self._polling:
             waits.append(self._poll_at)
         pause = max(SOONEST_SECONDS, min(waits) - self._tools.elapsed()) if waits else self._tools.settings.poll
+        pause = min(pause, LONGEST_SECONDS)
         try:
             async with asyncio.timeout(pause):
                 await self._awake.wait()

@@ -84,6 +84,8 @@ class Reconciler:
                     await self._sweep()
                 loose, self._loose = self._loose, set()
                 for key in sorted(loose):
+                    self._turned = self._tools.elapsed()
+                    self._tools.leader.term()
                     await orphans.look_after(key, self._tools)
                 await self._sleep(0.5)
         except NotLeader:
@@ -130,7 +132,7 @@ class Reconciler:
         try:
             for namespace in self._tools.settings.namespaces or (None,):
                 for name, kind in KINDS.items():
-                    asked = self._tools.elapsed()
+                    self._turned = asked = self._tools.elapsed()
                     world.keep_only(name, await self._tools.kube.list_names(kind, namespace), asked, namespace)
         except kube.KubeError as error:
             _log.warning("the objects could not be listed: %s", error)

@@ -40,7 +40,7 @@ from lifeboat.lifecycle.view import (
     subject_of,
 )
 from lifeboat.logs import about
-from lifeboat.reconcile import moving
+from lifeboat.reconcile import certainty, moving
 from lifeboat.reconcile.looks import Look, look, pair_of
 from lifeboat.reconcile.pace import Pace
 from lifeboat.reconcile.tools import Tools
@@ -249,6 +249,9 @@ class ServerRounds:
     async def _record(self, view: View, ledger: Ledger) -> bool:
         if not self._pace.may(view.subject, RECORD):
             return False
+        name = certainty.beginning(view, ledger)
+        if name is not None and not await certainty.still_asked(self._tools, self._key.namespace, name):
+            return True
         failed: Exception | None = None
         try:
             async with self._tools.calls, asyncio.timeout(RECORD_SECONDS):

@@ -119,10 +119,12 @@ class QemuEngine:
                 raise Retry(f"{error.strerror}: {error.filename}") from error
 
     async def route(self, target: Target, machine_name: str, port: int) -> tuple[str, int]:
-        """A private address and port that lead to `port` of a machine."""
+        """A private address and port that lead to `port` of a machine, once something there accepts connections."""
         zone, folder = self._running(target, machine_name)
         record = self._recovered.present(zone, target.server_id, machine_name)
-        return await forwards.ensure_route(self._monitors, folder, record.address, port)
+        route = await forwards.ensure_route(self._monitors, folder, record.address, port)
+        await forwards.until_accepted(self._monitors, folder, route, port)
+        return route
 
     async def execute(self, target: Target, machine_name: str, argv: Collection[str], seconds: float) -> ExecResult:
         """Run a program in a machine's guest and wait for it at most so long."""

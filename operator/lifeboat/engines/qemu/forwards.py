@@ -6,6 +6,8 @@ read back from QEMU itself, so nothing has to be remembered and asking twice cha
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from lifeboat.engines.qemu import machine
 from lifeboat.engines.qemu.qmp import Monitors, Session
 
 PRIVATE = "127.0.0.1"
+# A guest that listens accepts within milliseconds; a busy host is given a little more.
+_ACCEPT_LOOKS = 6
+_ACCEPT_PAUSE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,38 @@ async def ensure_route(monitors: Monitors, folder: Path, address: str, port: int
             if said:
                 break
         raise Retry(f"no private route to port {port}: {said}")
+
+
+async def until_accepted(monitors: Monitors, folder: Path, route: tuple[str, int], port: int) -> None:
+    """See that something in the guest accepts connections at a route. That the route itself does proves nothing.
+
+    QEMU accepts for the guest before it asks it; how far the guest's own end of the connection is stands in its list.
+
+    Raises:
+        Retry: nothing there accepts, or not at once.
+    """
+    _, writer = await asyncio.open_connection(*route)
+    try:
+        for _ in range(_ACCEPT_LOOKS):
+            async with monitors.session(machine.socket(folder)) as session:
+                table = await session.human("info usernet")
+            if _established(table, route):
+                return
+            await asyncio.sleep(_ACCEPT_PAUSE)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    raise Retry(f"port {port} accepts no connections")
+
+
+def _established(table: str, route: tuple[str, int]) -> bool:
+    """Whether QEMU's list has a connection through the route whose end in the guest was accepted."""
+    lines = (line.split() for line in table.splitlines())
+    return any(
+        len(words) >= 4 and words[0] == "TCP[ESTABLISHED]" and (words[2], words[3]) == (route[0], str(route[1]))
+        for words in lines
+    )
 
 
 async def find_route(session: Session, port: int) -> tuple[str, int] | None:

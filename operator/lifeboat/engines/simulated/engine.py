@@ -46,9 +46,12 @@ class SimulatedEngine:
         self._current().perform(target, verb)
 
     async def route(self, target: Target, machine: str, port: int) -> tuple[str, int]:
-        """Where a test listens for this port of the machine; without one, a loopback port of that number."""
+        """Where a test listens for this port of the machine, or a loopback port that the guest says it listens on."""
         self._visit(target, machine)
-        return self._world.guest.ports.get((machine, port), ("127.0.0.1", port))
+        guest = self._world.guest
+        if port not in guest.listening and (machine, port) not in guest.ports:
+            raise Retry(f"port {port} accepts no connections")
+        return guest.ports.get((machine, port), ("127.0.0.1", port))
 
     async def execute(self, target: Target, machine: str, argv: Collection[str], seconds: float) -> ExecResult:  # noqa: ARG002 - a simulated program takes no time
         """Ask the world's guest how the program ends."""

@@ -45,8 +45,9 @@ def run_script(visit: Visit, content: str) -> ScriptOutcome:  # noqa: ARG001 - t
 
 @dataclass(slots=True)
 class Guest:
-    """How guests behave. `ports` maps machine and port to where a test listens instead."""
+    """How guests behave. They listen on `listening`; `ports` maps machine and port to where a test listens instead."""
 
     run: Run = run
     run_script: RunScript = run_script
     ports: dict[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
+    listening: frozenset[int] = frozenset({22, 80, 5432})

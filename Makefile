@@ -1,0 +1,52 @@
+# What a newcomer types. Everything is set up by the first target that needs it; long steps say how long they take.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test test-unit test-engines lint up down crds clean
+
+# The whole story on this machine: protect, replicate, drill, lose a zone, fail over, change the point, commit.
+demo: $(READY)
+	$(BIN)/python -m demo story
+
+# The one-machine world, to use by hand: `make up`, then kubectl.
+up: $(READY)
+	$(BIN)/python -m demo up
+
+down: $(READY)
+	$(BIN)/python -m demo down
+
+# Everything: style, types, layers, and all tests on real machines and a real API server.
+test: lint
+	$(BIN)/python -m demo prepare
+	$(BIN)/python -m pytest
+
+# Seconds: what needs neither machines nor an API server.
+test-unit: $(READY)
+	$(BIN)/python -m pytest tests/unit tests/lifecycle
+
+test-engines: $(READY)
+	$(BIN)/python -m pytest tests/engines
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=operator $(BIN)/lint-imports
+
+crds: $(READY)
+	$(BIN)/python -m lifeboat.api.crd crds
+
+clean:
+	rm -rf $(VENV)
+
+# As root on Debian missing programs are installed; anywhere else they are listed, and nothing is changed.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m demo.packages
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing the Python parts into $(VENV) ..."
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,289 @@
+"""The one-machine world: a control plane, two zones in folders, an example server in one of them, and the operator.
+
+Everything lives in one folder and outlives the process that started it, so `up` and `down` are separate commands and an
+end-to-end test is the same world in a temporary folder. Processes are found by their own pid files and ended by pid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from demo import guest
+from demo.controlplane import ControlPlane, binaries
+from lifeboat.api import crd
+from lifeboat.engines.qemu import processes
+
+HERE: Final = Path(__file__).parent
+MANIFESTS: Final = HERE / "manifests"
+NAMESPACE: Final = "demo"
+STOP_SECONDS: Final = 15.0
+
+
+class WorldError(RuntimeError):
+    """The world is not as it should be; the message says what is wrong and what to do."""
+
+
+@dataclass
+class World:
+    """A world in a folder. `guest` is the flavour of the example server's image, `extra` the operator's options."""
+
+    folder: Path
+    zones_from: Path = HERE / "zones"
+    guest: str = "postgres"
+    extra: Sequence[str] = ("--log-level", "INFO")
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.absolute()
+        self.zones = self.folder / "zones"
+        self.kubeconfig = self.folder / "kubeconfig"
+        self.control_plane = ControlPlane(self.folder / "controlplane", namespace=NAMESPACE)
+
+    # --- Up and down ---
+
+    def up(self, tell: Callable[[str], None] = print) -> None:
+        """Start everything that does not run yet: doing it twice does it once."""
+        tell("control plane: etcd and kube-apiserver")
+        if not self.control_plane.running:
+            self.control_plane.start()
+        shutil.copyfile(self.control_plane.kubeconfig, self.kubeconfig)
+        self.kubeconfig.chmod(0o600)
+        self._programs()
+        self.install_crds()
+        tell("zones: zone-a with the server orders-db, zone-b to recover it in")
+        self.lay_zones()
+        self.start_server("orders-db")
+        tell("operator")
+        self.start_operator()
+
+    def down(self) -> None:
+        """End all of it: operator, client, machines, storage daemons, control plane; the folder stays."""
+        self.stop_operator()
+        for pid_file in self.folder.rglob("*.pid"):
+            end(pid_file)
+        self.control_plane.stop()
+
+    def lay_zones(self) -> None:
+        """Write the zones' inventories and the server's disks, where they are not there yet."""
+        for inventory in self.zones_from.glob("*/inventory.yaml"):
+            zone = self.zones / inventory.parent.name
+            for tier in ("standard", "ssd"):
+                (zone / "storage" / tier).mkdir(parents=True, exist_ok=True)
+            if not (zone / "inventory.yaml").exists():
+                shutil.copyfile(inventory, zone / "inventory.yaml")
+        disks = self.zones / "zone-a" / "storage" / "standard" / "orders-db"
+        if not disks.exists():
+            partial = disks.with_name("orders-db.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            guest.copy_disks(guest.build(self.guest), partial)
+            partial.rename(disks)
+
+    def install_crds(self) -> None:
+        """Apply the CRDs as the models generate them, and wait until they are served."""
+        folder = self.folder / "crds"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in crd.files().items():
+            (folder / name).write_text(text, encoding="utf-8")
+        self.kubectl("apply", "--server-side", "-f", str(folder))
+        names = [f"crd/{kind.PLURAL}.lifeboat.dev" for kind in crd.KINDS]
+        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+
+    def _programs(self) -> None:
+        """Links to kubectl and lifeboat in one folder, to put on the PATH."""
+        programs = self.folder / "bin"
+        programs.mkdir(parents=True, exist_ok=True)
+        for name, target in (
+            ("kubectl", binaries() / "kubectl"),
+            ("lifeboat", Path(sys.executable).parent / "lifeboat"),
+        ):
+            link = programs / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+
+    # --- Servers of the primary zone ---
+
+    def start_server(self, server: str, zone: str = "zone-a") -> None:
+        """Start a server as its owner does."""
+        self._lifeboat("machine", "start", str(self.zones / zone), server)
+
+    def kill_server(self, server: str, zone: str = "zone-a") -> int:
+        """Kill a server's process, as a power cut does; the answer is the pid it had."""
+        pid_file = self.zones / zone / "servers" / server / "machine.pid"
+        pid = processes.find(pid_file)
+        if pid is None:
+            raise WorldError(f"server {server} does not run")
+        end(pid_file)
+        return pid
+
+    def silence(self, zone: str) -> None:
+        """Let the operator get no answer from a zone any more; what runs there goes on."""
+        (self.zones / zone / "DOWN").touch()
+
+    def answer(self, zone: str) -> None:
+        """Let a silent zone answer again."""
+        (self.zones / zone / "DOWN").unlink(missing_ok=True)
+
+    # --- The operator ---
+
+    @property
+    def operator_log(self) -> Path:
+        """What the operator says."""
+        return self.folder / "operator.log"
+
+    def start_operator(self, *, seconds: float = 60.0) -> int:
+        """Start the operator in a session of its own, and wait until it is ready; the answer is its pid."""
+        pid_file = self.folder / "operator.pid"
+        running = _pid(pid_file)
+        if running is not None:
+            return running
+        port = _free_port()
+        command = [sys.executable, "-m", "lifeboat", "operator", "--zones", str(self.zones)]
+        command += ["--kubeconfig", str(self.kubeconfig), "--http", f"127.0.0.1:{port}"]
+        command += ["--lease-namespace", NAMESPACE, *self.extra]
+        with self.operator_log.open("ab") as log:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **self.environment},
+            )
+        processes.keep(child)
+        pid_file.write_text(json.dumps({"pid": child.pid, "created": psutil.Process(child.pid).create_time()}))
+        (self.folder / "operator.port").write_text(str(port))
+        deadline = time.monotonic() + seconds
+        while not _answers(port):
+            if child.poll() is not None or time.monotonic() > deadline:
+                tail = self.operator_log.read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise WorldError(f"the operator did not become ready:\n{tail}")
+            time.sleep(0.05)
+        return child.pid
+
+    @property
+    def operator_url(self) -> str:
+        """Where the operator's probes and metrics answer."""
+        return f"http://127.0.0.1:{(self.folder / 'operator.port').read_text()}"
+
+    def stop_operator(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End the operator: SIGTERM asks it to, SIGKILL is a crash."""
+        pid_file = self.folder / "operator.pid"
+        pid = _pid(pid_file)
+        if pid is not None:
+            process = psutil.Process(pid)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(how)
+                _reap(process)
+        pid_file.unlink(missing_ok=True)
+
+    # --- kubectl and lifeboat ---
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120.0) -> str:
+        """Run kubectl as a person would; a failure raises with its message."""
+        return self.control_plane.kubectl("--namespace", NAMESPACE, *arguments, stdin=stdin, timeout=timeout)
+
+    def apply(self, manifest: str) -> None:
+        """Apply one of the example manifests by its file name, or the text of one."""
+        if manifest.endswith(".yaml"):
+            self.kubectl("apply", "-f", str(MANIFESTS / manifest))
+        else:
+            self.kubectl("apply", "-f", "-", stdin=manifest)
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        """An object as the API server has it."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-o", "json"))
+        return found
+
+    def patch(self, kind: str, name: str, spec: Mapping[str, Any]) -> None:
+        """Merge fields into an object's spec."""
+        self.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def until(
+        self, kind: str, name: str, wanted: Callable[[dict[str, Any]], bool], *, seconds: float = 300.0
+    ) -> dict[str, Any]:
+        """The object once it is as wanted; what it looked like last where it never was."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = self.get(kind, name)
+            if wanted(found):
+                return found
+            if time.monotonic() > deadline:
+                status = json.dumps(found.get("status", {}), indent=1)
+                raise WorldError(f"{kind} {name} is not as wanted after {seconds:.0f} s:\n{status}")
+            time.sleep(0.1)
+
+    def _lifeboat(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "lifeboat", *arguments]
+        environment = {**os.environ, **self.environment, "KUBECONFIG": str(self.kubeconfig)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+        if done.returncode != 0:
+            raise WorldError(f"lifeboat {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+
+def phase_is(*phases: str) -> Callable[[dict[str, Any]], bool]:
+    """A condition for `World.until`: the phase is one of these."""
+    return lambda found: found.get("status", {}).get("phase") in phases
+
+
+def ready(found: dict[str, Any]) -> bool:
+    """A condition for `World.until`: Ready is True for the spec as it is now."""
+    return any(
+        c["type"] == "Ready" and c["status"] == "True" and c["observedGeneration"] == found["metadata"]["generation"]
+        for c in found.get("status", {}).get("conditions", ())
+    )
+
+
+def end(pid_file: Path) -> None:
+    """Kill the program that carries this pid file, if it runs."""
+    asyncio.run(processes.kill(pid_file))
+
+
+def _pid(pid_file: Path) -> int | None:
+    try:
+        noted = json.loads(pid_file.read_text(encoding="ascii"))
+        process = psutil.Process(noted["pid"])
+        same = abs(process.create_time() - noted["created"]) < 0.1
+        return int(noted["pid"]) if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+def _reap(process: psutil.Process) -> None:
+    try:
+        process.wait(STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_SECONDS)
+
+
+def _answers(port: int) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+            return int(answer.status) == 200
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
