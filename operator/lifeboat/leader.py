@@ -99,16 +99,19 @@ class Leadership:
 
     async def run(self) -> None:
         """Win the lease, keep it, win it again; until cancelled."""
+        said = False
         while True:
             self._hurry.clear()
             pause = LOOK_SECONDS
             try:
                 await self.step()
+                said = False
                 if self._held is not None:
                     pause = RENEW_SECONDS
             except kube.KubeError as error:
-                _log.warning("the lease could not be written: %s", error)
-                pause = AGAIN_SECONDS
+                if not said:
+                    _log.warning("the lease could not be written, which is tried each second: %s", error)
+                said, pause = True, AGAIN_SECONDS
             if self._held is not None and not self.leading:
                 self._lose("it could not be renewed in time")
             try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-FIELDS = "lifeboat_fields"
+FIELDS: Final = "lifeboat_fields"
+ONCE_SECONDS: Final = 30.0
 
 
 class ObjectLogger(logging.LoggerAdapter[logging.Logger]):
@@ -48,6 +50,25 @@ class _Json(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class _Once(logging.Filter):
+    """Lets through what a library says over and over once in a while only, whatever the numbers in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line was not said within the last while; our own always are."""
+        if record.name.startswith("lifeboat"):
+            return True
+        mark = re.sub(r"\d+", "#", f"{record.name} {record.getMessage()}")[:300]
+        if record.created - self._said.get(mark, 0.0) < ONCE_SECONDS:
+            return False
+        self._said = {each: at for each, at in self._said.items() if record.created - at < ONCE_SECONDS}
+        self._said[mark] = record.created
+        return True
+
+
 def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -56,5 +77,6 @@ def configure(form: Literal["text", "json"], level: str) -> None:
     """Send all logs to standard error in one form; what the libraries say only from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Text())
+    handler.addFilter(_Once())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("lifeboat").setLevel(level)

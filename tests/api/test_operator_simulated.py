@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -24,8 +25,9 @@ from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
 from lifeboat.engines import verbs
 from lifeboat.engines.contract import Refused, Retry
+from lifeboat.world import World
 from tests.api.operators import Operator, Site
-from tests.conftest import connect
+from tests.conftest import connect, install_crds
 
 
 @pytest.fixture
@@ -302,6 +304,37 @@ def test_the_command_line_leads_and_lets_go(site: Site, control_plane: ControlPl
     assert not holder()
     lines = [json.loads(line) for line in said.splitlines()]
     assert {"leading in term 1", "acting", "stopping"} <= {line["message"] for line in lines}
+
+
+def test_an_outage_of_the_api_server_is_lived_through(tmp_path: Path) -> None:
+    with ControlPlane(tmp_path) as plane, connect(plane) as connection:
+        install_crds(connection)
+        site = Site(connection, plane.kubeconfig)
+        with site.operator():
+            protected(site, "web")
+            plane.stop()
+            time.sleep(3)
+            with ControlPlane(tmp_path):
+                site.create(Failover, "go", {"serverRef": {"name": "web"}})
+                assert site.until_phase(Failover, "go", "AwaitingCommit") < 10
+
+
+def test_a_failover_that_is_gone_does_not_begin(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a torn watch still shows: here the deletion is kept from the operator."""
+    monkeypatch.setattr(World, "remove", lambda *_: None)
+    with site.operator():
+        protected(site, "web")
+        site.world.silence("zone-b")
+        site.until(lambda: site.condition(ProtectedServer, "web", "Ready")[0] != "True")
+        site.create(Failover, "ghost", {"serverRef": {"name": "web"}})
+        site.until(lambda: site.phase(Failover, "ghost") == "Pending")
+        site.delete(Failover, "ghost")
+        time.sleep(0.5)
+        monkeypatch.undo()
+        site.world.answer("zone-b")
+        site.until_phase(ProtectedServer, "web", "Replicating")
+        time.sleep(1)
+    assert not any(isinstance(verb, verbs.StopReplication) for _, verb in site.world.performed)
 
 
 def test_a_term_that_the_ledgers_know_is_passed(site: Site) -> None:

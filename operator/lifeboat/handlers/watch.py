@@ -88,6 +88,8 @@ def settings() -> kopf.OperatorSettings:
     made.scanning.disabled = True
     made.networking.request_timeout = REQUEST_SECONDS
     made.networking.connect_timeout = 5.0
+    # After an outage of the API server its watch is there again within a second; kopf begins anew when these end.
+    made.networking.error_backoffs = (1.0, 1.0, 1.0)
     made.watching.server_timeout = 600
     made.watching.client_timeout = 660
     return made

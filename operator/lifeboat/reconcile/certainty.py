@@ -38,8 +38,8 @@ async def still_asked(tools: Tools, namespace: str, name: str) -> bool:
         tools.world.remove(Key(Failover.__name__, namespace, name), seen.metadata.uid)
         return False
     metadata = found["metadata"]
-    if (metadata["uid"], metadata["generation"]) == (seen.metadata.uid, seen.metadata.generation):
-        if not metadata.get("deletionTimestamp"):
-            return True
+    same = (metadata["uid"], metadata["generation"]) == (seen.metadata.uid, seen.metadata.generation)
+    if same and not metadata.get("deletionTimestamp"):
+        return True
     tools.world.put(found)
     return False
