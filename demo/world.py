@@ -42,11 +42,11 @@ class WorldError(RuntimeError):
 
 @dataclass
 class World:
-    """A world in a folder. `guest` is the flavour of the example server's image, `extra` the operator's options."""
+    """A world in a folder. `servers` are those of zone-a that run, `extra` the operator's options."""
 
     folder: Path
     zones_from: Path = HERE / "zones"
-    guest: str = "postgres"
+    servers: Sequence[str] = ("orders-db",)
     extra: Sequence[str] = ("--log-level", "INFO")
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,9 +67,10 @@ class World:
         self.kubeconfig.chmod(0o600)
         self._programs()
         self.install_crds()
-        tell("zones: zone-a with the server orders-db, zone-b to recover it in")
+        tell(f"zones: zone-a with {', '.join(self.servers)}; zone-b to recover in")
         self.lay_zones()
-        self.start_server("orders-db")
+        for server in self.servers:
+            self.start_server(server)
         tell("operator")
         self.start_operator()
 
@@ -88,12 +89,17 @@ class World:
                 (zone / "storage" / tier).mkdir(parents=True, exist_ok=True)
             if not (zone / "inventory.yaml").exists():
                 shutil.copyfile(inventory, zone / "inventory.yaml")
-        disks = self.zones / "zone-a" / "storage" / "standard" / "orders-db"
-        if not disks.exists():
-            partial = disks.with_name("orders-db.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            guest.copy_disks(guest.build(self.guest), partial)
-            partial.rename(disks)
+        for server in self.servers:
+            disks = self.zones / "zone-a" / "storage" / "standard" / server
+            if not disks.exists():
+                partial = disks.with_name(f"{server}.partial")
+                shutil.rmtree(partial, ignore_errors=True)
+                self.make_disks(server, partial)
+                partial.rename(disks)
+
+    def make_disks(self, server: str, folder: Path) -> None:  # noqa: ARG002 - other worlds have other servers
+        """Make the disks of a server in a folder: the example's are those of a database."""
+        guest.copy_disks(guest.build("postgres"), folder)
 
     def install_crds(self) -> None:
         """Apply the CRDs as the models generate them, and wait until they are served."""

@@ -467,6 +467,17 @@ def test_a_dead_source_copies_all_again_and_keeps_its_points() -> None:
     assert cluster.status(PROTECTED_SERVER, SERVER)["recoveryPointCount"] == 2
 
 
+def test_a_server_removed_under_the_operator_is_told_and_can_still_be_failed_over() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.world.write(SERVER)
+    cluster.world.remove_server(SERVER)
+    cluster.run(timedelta(seconds=5))
+    assert cluster.condition(PROTECTED_SERVER, SERVER, "Stalled")["reason"] == reasons.UNKNOWN_SERVER
+    fail_over(cluster)
+    assert cluster.world.lost(SERVER, "failover-1-1") == 0
+
+
 def test_retain_keeps_what_a_new_object_adopts() -> None:
     cluster = Cluster()
     cluster.replicating()

@@ -83,6 +83,8 @@ def _stop(view: View, draft: Draft, replica: Replica) -> None:
 
 def _replicate(view: View, draft: Draft, replica: Replica) -> None:
     ledger = draft.ledger
+    if view.facts.exists == Known(value=False):
+        draft.note(view.subject, _gone(view))
     if replica.run < ledger.run or not ledger.replicating or replica.state in _AT_REST:
         _start(view, draft, replica)
         return
@@ -132,11 +134,7 @@ def start_refusal(view: View, draft: Draft) -> Notice | None:
     recovery = known(view.recovery)
     match view.facts.exists:
         case Known(False):
-            return Notice(
-                reasons.UNKNOWN_SERVER,
-                f"server {view.server.spec.server_id} is no longer in zone {view.pair.spec.primary.zone}; "
-                "its replica and points are kept",
-            )
+            return _gone(view)
         case _:
             pass
     if isinstance(view.facts.source, Unknown):
@@ -175,6 +173,14 @@ def start_refusal(view: View, draft: Draft) -> Notice | None:
     if replication.bandwidth_limit is not None and not view.capabilities.bandwidth_limit:
         return Notice(reasons.NOT_SUPPORTED, "this engine has no bandwidth limit; leave bandwidthLimit out")
     return None
+
+
+def _gone(view: View) -> Notice:
+    return Notice(
+        reasons.UNKNOWN_SERVER,
+        f"server {view.server.spec.server_id} is no longer in zone {view.pair.spec.primary.zone}; its replica and "
+        "points are kept, and a failover is still possible; delete this object, or put the server back into the inventory",
+    )
 
 
 def _repair(view: View, draft: Draft, replica: Replica) -> None:

@@ -9,6 +9,7 @@ from lifeboat.lifecycle.conditions import READY, STALLED, find
 from lifeboat.lifecycle.report.values import Event
 from lifeboat.lifecycle.view import Subject
 
+PENDING = "Pending"
 _ALARMING = {"Interrupted", "Failed"}
 
 
@@ -25,11 +26,12 @@ def transitions(
         return ()
     told = []
     old, new = phases
-    if new is not None and new != old:
+    # Pending is not news; why it is pending is.
+    if new is not None and new not in (old, PENDING):
         told.append(Event(subject, new, new_ready.message or new, warning=new in _ALARMING))
     stalled = new_stalled.status == "True"
     same = old_ready is not None and (old_ready.reason, old_ready.message) == (new_ready.reason, new_ready.message)
-    refused = new_ready.status != "True" and (stalled or new == "Pending")
+    refused = new_ready.status != "True" and (stalled or new == PENDING)
     if refused and not same:
         told.append(Event(subject, new_ready.reason, new_ready.message, warning=True))
     return tuple(told)
