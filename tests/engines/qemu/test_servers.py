@@ -283,3 +283,4 @@ async def test_many_silent_guests_delay_nobody(world: World) -> None:
     assert all(known(seen.source).running for seen in facts.servers.values())
     addresses = [known(seen.hardware).addresses for seen in facts.servers.values()]
     assert len(set(addresses)) == 5
+    await engine.close()

@@ -147,7 +147,8 @@ class QemuEngine:
         await self._servers.stop(self._zones.zone(zone), server_id)
 
     async def close(self) -> None:
-        """Let go of connections: there are none between calls, and what was started goes on."""
+        """Stop asking guests; there are no other connections between calls, and what was started goes on."""
+        await self._guests.close()
 
     async def _do(self, target: Target, recovery: Zone, verb: Verb) -> None:
         server_id, pair = target.server_id, target.pair

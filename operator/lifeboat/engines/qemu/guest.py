@@ -24,6 +24,7 @@ from lifeboat.engines.ledger import ScriptOutcome
 from lifeboat.engines.qemu.qmp import CommandFailed, Silent, log_command, reachable
 
 _PROBE = 0.5
+_SLOW_PROBE = 4.0
 _GOOD_FOR = 5.0
 _BAD_FOR = 2.0
 _PATIENCE = 15.0
@@ -116,7 +117,7 @@ class Guests:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._locks: dict[Path, asyncio.Lock] = {}
         self._pulses: dict[Path, tuple[float, Pulse]] = {}
-        self._heard: dict[Path, float] = {}
+        self._probes: dict[Path, asyncio.Task[None]] = {}
         self._tokens = itertools.count(time.time_ns() & 0xFFFFFFFF)
         self._monotonic = monotonic
 
@@ -149,29 +150,56 @@ class Guests:
     async def pulse(self, socket: Path) -> Pulse:
         """Whether an agent answers and when its guest booted, as of 5 s ago at most, or 15 s while it is slow.
 
+        A look waits half a second for an answer and no longer. The question stays asked for a few seconds more, and a
+        slow answer counts at the next look: on a busy host a guest can take so long.
         The boot time is the guest kernel's own (`btime` of /proc/stat): a reboot inside a running machine moves it.
         """
         now = self._monotonic()
         known = self._pulses.get(socket)
         if known is not None and now - known[0] < (_GOOD_FOR if known[1].answers else _BAD_FOR):
             return known[1]
-        pulse = Pulse(answers=False)
-        with contextlib.suppress(Silent, CommandFailed):
-            async with self.conversation(socket, _PROBE) as agent:
-                await agent.run("guest-ping")
-                pulse = Pulse(answers=True)
-                pulse = Pulse(answers=True, boot_time=_steady(known, await _boot_time(agent)))
-        if pulse.answers:
-            self._heard[socket] = self._monotonic()
-        elif known is not None and known[1].answers and now - self._heard.get(socket, 0.0) < _PATIENCE:
-            # A busy host is no reason to say that a client has gone: it is asked again at the next look.
+        probe = self._probes.get(socket)
+        if probe is None:
+            probe = asyncio.create_task(self._probe(socket, known[1].boot_time if known is not None else None))
+            self._probes[socket] = probe
+        await asyncio.wait([probe], timeout=_PROBE)
+        if socket in self._pulses and self._pulses[socket] is not known:
+            return self._pulses[socket][1]
+        if known is not None and known[1].answers and now - known[0] < _PATIENCE:
+            # A busy host is no reason to say that a client has gone.
             return known[1]
-        self._pulses[socket] = (self._monotonic(), pulse)
-        return pulse
+        return Pulse(answers=False)
+
+    async def _probe(self, socket: Path, before: datetime | None) -> None:
+        """Ask an agent and note what it says; silence replaces an answer only when that is old."""
+        pulse = Pulse(answers=False)
+        try:
+            with contextlib.suppress(Silent, CommandFailed):
+                async with self.conversation(socket, _SLOW_PROBE) as agent:
+                    await agent.run("guest-ping")
+                    pulse = Pulse(answers=True, boot_time=before)
+                    pulse = Pulse(answers=True, boot_time=_steady(before, await _boot_time(agent)))
+            known = self._pulses.get(socket)
+            fresh = known is not None and known[1].answers and self._monotonic() - known[0] < _PATIENCE
+            if pulse.answers or not fresh:
+                self._pulses[socket] = (self._monotonic(), pulse)
+        finally:
+            if self._probes.get(socket) is asyncio.current_task():
+                del self._probes[socket]
 
     def forget(self, socket: Path) -> None:
         """Ask the agent anew the next time: something happened to its guest."""
         self._pulses.pop(socket, None)
+        probe = self._probes.pop(socket, None)
+        if probe is not None:
+            probe.cancel()
+
+    async def close(self) -> None:
+        """Stop asking."""
+        probes = list(self._probes.values())
+        for probe in probes:
+            probe.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
 
     async def freeze(self, socket: Path, seconds: float) -> None:
         """Flush and freeze the guest's file systems."""
@@ -248,9 +276,8 @@ async def _boot_time(agent: Agent) -> datetime | None:
     return None
 
 
-def _steady(known: tuple[float, Pulse] | None, boot_time: datetime | None) -> datetime | None:
+def _steady(before: datetime | None, boot_time: datetime | None) -> datetime | None:
     """The boot time as told before where it differs by rounding only: the kernel computes it anew each time."""
-    before = known[1].boot_time if known is not None else None
     if before is not None and boot_time is not None and abs((boot_time - before).total_seconds()) <= 1:
         return before
     return boot_time

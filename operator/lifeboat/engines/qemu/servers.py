@@ -88,7 +88,7 @@ class Servers:
             return
         agent = folder / machine.AGENT
         try:
-            async with self._guests.conversation(agent, 1.0) as guest:
+            async with self._guests.conversation(agent, 3.0) as guest:
                 await guest.run("guest-ping")
                 guest.tell("guest-shutdown", {"mode": "reboot"})
         except (Silent, CommandFailed):
