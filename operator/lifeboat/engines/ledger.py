@@ -8,13 +8,17 @@ Statuses may be lost, objects recreated, etcd restored: what stands here holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
 from pydantic import TypeAdapter
 
 from lifeboat.engines.verbs import Shape
+
+
+# How many of the drills and failovers that ended are kept with all they tried.
+SPENT_IN_FULL = 50
 
 
 class ActiveSite(StrEnum):
@@ -197,6 +201,15 @@ class Ledger:
     spent: tuple[Spent, ...] = ()
     tested: dict[str, str] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
+
+    def spend(self, ended: Spent) -> Ledger:
+        """The ledger with one more drill or failover that ended.
+
+        Names are kept for good; of all but the last few, what was tried is forgotten, so that the record stays small.
+        """
+        cut = max(0, len(self.spent) + 1 - SPENT_IN_FULL)
+        names_only = tuple(replace(spent, attempts=()) for spent in self.spent[:cut])
+        return replace(self, spent=(*names_only, *self.spent[cut:], ended))
 
     def drill(self, name: str) -> DrillRecord | None:
         """The drill of that name that is under way."""

@@ -106,6 +106,17 @@ def running(view: View, name: str) -> Machine | None:
     return machine if machine is not None and machine.state is MachineState.RUNNING else None
 
 
+def note_failed(view: View, draft: Draft, subject: Subject, name: str) -> None:
+    """Say that a machine stopped by itself and is started again."""
+    machine = (known(view.facts.machines) or {}).get(name)
+    if machine is not None and machine.state is MachineState.FAILED:
+        message = (
+            f"the server stopped by itself{': ' + machine.reason if machine.reason else ''}; it is started again; "
+            "if that does not help, change spec.instance or the recovery point, or give up"
+        )
+        draft.note(subject, Notice(reasons.LAUNCH_FAILED, message))
+
+
 def launched(attempt: Attempt, now: datetime) -> Attempt:
     """The attempt once its machine runs."""
     return replace(attempt, launched_at=attempt.launched_at or now)

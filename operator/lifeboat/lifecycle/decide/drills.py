@@ -147,8 +147,10 @@ def _proceed(view: View, draft: Draft, record: DrillRecord, drill: Drill | None)
                 attempt = machines.launched(record.attempt, view.now)
                 draft.ledger = _with(draft.ledger, replace(record, stage=DrillStage.VERIFYING, attempt=attempt))
             else:
+                machines.note_failed(view, draft, subject, name)
                 draft.act(subject, verbs.Launch(name, record.attempt.point, record.attempt.shape))
         case DrillStage.VERIFYING if machine is None or machine.state is not MachineState.RUNNING:
+            machines.note_failed(view, draft, subject, name)
             draft.act(subject, verbs.Launch(name, record.attempt.point, record.attempt.shape))
         case DrillStage.VERIFYING if drill is not None and machine is not None:
             has_script = drill.spec.instance.post_script is not None
@@ -216,7 +218,7 @@ def _spend(
     ledger: Ledger, view: View, name: str, phase: DrillPhase, reason: str, attempts: tuple[Attempt, ...], message: str
 ) -> Ledger:
     spent = Spent(DRILL, name, phase.value, reason, message, view.now, attempts)
-    return replace(ledger, spent=(*ledger.spent, spent))
+    return ledger.spend(spent)
 
 
 def _with(ledger: Ledger, record: DrillRecord) -> Ledger:

@@ -66,11 +66,8 @@ def _adopt(view: View, draft: Draft, objects: dict[str, Failover]) -> None:
     heir = min(heirs, key=_age)
     message = f"its object was deleted; Failover {heir.metadata.name} carries on"
     spent = Spent(FAILOVER, record.name, record.stage.value, reasons.IN_PROGRESS, message, view.now, record.attempts)
-    draft.ledger = replace(
-        draft.ledger,
-        failover=replace(record, name=heir.metadata.name, inherited=True),
-        spent=(*draft.ledger.spent, spent),
-    )
+    carried = replace(record, name=heir.metadata.name, inherited=True)
+    draft.ledger = replace(draft.ledger, failover=carried).spend(spent)
 
 
 def _accept(view: View, draft: Draft, failover: Failover) -> None:
@@ -199,6 +196,7 @@ def _launch(view: View, draft: Draft, subject: Subject, record: FailoverRecord) 
         draft.ledger = replace(draft.ledger, active_site=ActiveSite.RECOVERY)
         _to(draft, record, FailoverStage.VERIFYING, *attempts)
         return
+    machines.note_failed(view, draft, subject, name)
     own = attempt.disks_of == attempt.number
     disks_of = None if own else machines.failover_machine(draft.ledger.epoch, attempt.disks_of)
     draft.act(subject, verbs.Launch(name, attempt.point, attempt.shape, disks_of))
@@ -335,4 +333,4 @@ def _spend(
     attempts: tuple[Attempt, ...] = (),
 ) -> Ledger:
     spent = Spent(FAILOVER, name, phase.value, notice.reason, notice.message, view.now, attempts)
-    return replace(ledger, spent=(*ledger.spent, spent))
+    return ledger.spend(spent)
