@@ -179,7 +179,7 @@ def _gone(view: View) -> Notice:
     return Notice(
         reasons.UNKNOWN_SERVER,
         f"server {view.server.spec.server_id} is no longer in zone {view.pair.spec.primary.zone}; its replica and "
-        "points are kept, and a failover is still possible; delete this object, or put the server back into the inventory",
+        "points are kept and can be failed over to; delete this object, or put the server back into the inventory",
     )
 
 
