@@ -10,7 +10,7 @@ import pytest
 
 from lifeboat.engines.contract import Refused
 from lifeboat.engines.facts import ReplicaState
-from lifeboat.engines.qemu import layers, storage_daemon
+from lifeboat.engines.qemu import layers, machine, processes, storage_daemon
 from lifeboat.engines.qemu.records import Layer, load_replica
 from lifeboat.engines.qemu.zones import Zones
 from lifeboat.engines.verbs import (
@@ -266,6 +266,39 @@ async def test_an_independent_machine_needs_no_point(world: World) -> None:
     assert not (world.b / "storage" / "replicas" / SERVER).exists()
     await world.perform(Halt("machine"), ReleaseReplica())
     assert reads(world.overlay("machine", 0), 2, "2M")
+
+
+async def test_a_machine_killed_once_it_is_independent_has_everything(world: World) -> None:
+    await world.write(0, 1, "0", "64M")
+    await world.write(1, 2, "200M", "64M")
+    await world.replicate()
+    await world.perform(StopReplication(freeze_as="tip"))
+    await world.launch("machine", "tip")
+    await world.perform(MakeIndependent("machine"), MakeIndependent("machine"))
+
+    async def independent() -> bool:
+        return (await world.machines())["machine"].independent
+
+    await world.until(independent)
+    await processes.kill(world.b / "machines" / SERVER / "machine" / machine.PID)
+    await world.perform(ReleaseReplica())
+    assert await world.holds("machine", 0, 1, "0", "64M")
+    assert await world.holds("machine", 1, 2, "200M", "64M")
+    assert (await world.launch("machine", "tip")).independent
+
+
+async def test_an_engine_that_comes_later_finishes_what_another_one_began(world: World) -> None:
+    await world.write(0, 1, "0", "16M")
+    await world.replicate()
+    await world.perform(StopReplication(freeze_as="tip"))
+    await world.launch("machine", "tip")
+    await world.perform(MakeIndependent("machine"))
+    await world.new_engine()
+
+    async def independent() -> bool:
+        return (await world.machines())["machine"].independent
+
+    await world.until(independent)
 
 
 async def test_released_while_copying_stops_first(world: World) -> None:

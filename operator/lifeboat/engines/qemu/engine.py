@@ -149,6 +149,7 @@ class QemuEngine:
     async def close(self) -> None:
         """Stop asking guests; there are no other connections between calls, and what was started goes on."""
         await self._guests.close()
+        await self._recovered.close()
 
     async def _do(self, target: Target, recovery: Zone, verb: Verb) -> None:
         server_id, pair = target.server_id, target.pair

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from lifeboat.engines.contract import NoSpace
 from lifeboat.engines.qemu import files, images, storage_daemon
+from lifeboat.engines.qemu.independence import is_independent
 from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Session, Silent
 from lifeboat.engines.qemu.records import (
     Layer,
@@ -149,11 +150,9 @@ async def heal(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> Replica
 
 def standing(zone: Zone, server_id: str) -> dict[int, tuple[str, ...]]:
     """The layers that launched machines stand on, and which machines these are."""
-    from lifeboat.engines.qemu import recovered  # noqa: PLC0415  # machines stand on layers: each needs the other
-
     found: dict[int, tuple[str, ...]] = {}
     for record in machines(zone, server_id):
-        if not recovered.is_independent(zone, record):
+        if not is_independent(zone, record):
             found[record.layer] = (*found.get(record.layer, ()), record.name)
     return found
 

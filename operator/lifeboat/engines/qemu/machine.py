@@ -35,6 +35,15 @@ _PLAIN = (
 
 
 @dataclass(frozen=True, slots=True)
+class MachineDisk:
+    """A disk and its image. `below` are the images that it stands on, oldest first; None leaves that to its header."""
+
+    name: str
+    file: Path
+    below: tuple[Path, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MachineSpec:
     """What a machine is made of. `folder` is where it runs; `address` is the one that its network's DHCP gives out."""
 
@@ -42,7 +51,7 @@ class MachineSpec:
     folder: Path
     cpu: int
     memory_bytes: int
-    disks: tuple[tuple[str, Path], ...]
+    disks: tuple[MachineDisk, ...]
     network: NetworkSpec
     address: str
 
@@ -109,10 +118,9 @@ def command_line(spec: MachineSpec, accel: str) -> list[str]:
         "ipv6": False,
     }
     argv += ["-netdev", json.dumps(user_net), "-device", json.dumps(_device("virtio-net-pci", netdev=NIC, romfile=""))]
-    for index, (name, image) in enumerate(spec.disks):
-        file = {"driver": "file", "filename": str(image), "discard": "unmap", "aio": "threads"}
-        block = {"driver": _format(image), "node-name": node(index), "discard": "unmap", "file": file}
-        device = _device("virtio-blk-pci", drive=node(index), id=f"vd{index}", serial=name[:20])
+    for index, disk in enumerate(spec.disks):
+        block = {**_block(disk), "node-name": node(index)}
+        device = _device("virtio-blk-pci", drive=node(index), id=f"vd{index}", serial=disk.name[:20])
         if index == 0:
             device["bootindex"] = 0
         argv += ["-blockdev", json.dumps(block), "-device", json.dumps(device)]
@@ -178,5 +186,13 @@ def _device(driver: str, **properties: object) -> dict[str, object]:
     return {"driver": driver, **properties}
 
 
-def _format(path: Path) -> str:
-    return images.look(path).format
+def _block(disk: MachineDisk) -> dict[str, object]:
+    file = {"driver": "file", "filename": str(disk.file), "discard": "unmap", "aio": "threads"}
+    block: dict[str, object] = {"driver": images.look(disk.file).format, "discard": "unmap", "file": file}
+    if disk.below is not None:
+        backing: dict[str, object] | None = None
+        for path in disk.below:
+            lower = {"driver": "file", "filename": str(path)}
+            backing = {"driver": "qcow2", "read-only": True, "file": lower, "backing": backing}
+        block["backing"] = backing
+    return block

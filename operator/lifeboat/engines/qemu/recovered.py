@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import ipaddress
 import shutil
+from pathlib import Path
 
 from lifeboat.engines.contract import NoSpace, Refused, Retry
 from lifeboat.engines.facts import Machine, MachineState
 from lifeboat.engines.qemu import files, forwards, images, layers, machine
 from lifeboat.engines.qemu.guest import Guests
+from lifeboat.engines.qemu.independence import Independence, is_independent
 from lifeboat.engines.qemu.inventory import NetworkSpec, address_problem
 from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import (
@@ -24,6 +26,7 @@ from lifeboat.engines.qemu.records import (
     all_machines,
     layer_file,
     load_machine,
+    load_replica,
     machine_disk,
     machines,
     save_machine,
@@ -31,8 +34,6 @@ from lifeboat.engines.qemu.records import (
 from lifeboat.engines.qemu.servers import Servers
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import Launch
-
-_STREAM = "independent-"
 
 
 class Recovered:
@@ -42,6 +43,7 @@ class Recovered:
         self._monitors = monitors
         self._guests = guests
         self._servers = servers
+        self._independence = Independence(monitors)
 
     async def launch(self, zone: Zone, server_id: str, verb: Launch) -> None:
         """Start a machine from a point or on another one's kept disks, or see that it runs.
@@ -60,7 +62,7 @@ class Recovered:
                 folder=folder,
                 cpu=record.cpu,
                 memory_bytes=record.memory_bytes,
-                disks=tuple((name, machine_disk(zone, record, i)) for i, name in enumerate(record.disks)),
+                disks=_disks(zone, record),
                 network=zone.network(record.network),
                 address=record.address,
             )
@@ -117,7 +119,6 @@ class Recovered:
         """Copy into a machine's disks what they still read from points, in the background.
 
         Raises:
-            Refused: it is halted.
             Retry: it does not run.
         """
         record = self.present(zone, server_id, name)
@@ -125,13 +126,7 @@ class Recovered:
             return
         if machine.running(zone.machine_folder(server_id, name)) is None:
             raise Retry(f"machine {name} does not run: its disks are made independent while it does")
-        async with self._monitors.session(machine.socket(zone.machine_folder(server_id, name))) as session:
-            jobs = {str(found["device"]) for found in await session.run("query-block-jobs")}
-            for index in range(len(record.disks)):
-                job = f"{_STREAM}{index}"
-                if job not in jobs and images.look(machine_disk(zone, record, index)).backing is not None:
-                    stream = {"job-id": job, "device": machine.node(index), "on-error": "report"}
-                    await session.run("block-stream", stream)
+        await self._independence.start(zone, record)
 
     async def observe(self, zone: Zone, record: MachineRecord) -> Machine | None:
         """What a machine does now; None while its launch has not got anywhere, so that it is asked for again."""
@@ -156,7 +151,7 @@ class Recovered:
                     url = _url(record, port, route)
                 status = await session.run("query-status")
                 reason = "" if status["running"] else f"the machine's processors stand still: {status['status']}"
-                independent = independent and not await session.run("query-block-jobs")
+                independent = not await self._independence.look(zone, record, session) and independent
         return Machine(
             name=record.name,
             state=MachineState.RUNNING,
@@ -168,6 +163,10 @@ class Recovered:
             url=url,
             independent=independent,
         )
+
+    async def close(self) -> None:
+        """Leave what is under way to the next engine."""
+        await self._independence.close()
 
     def present(self, zone: Zone, server_id: str, name: str) -> MachineRecord:
         """A machine's record.
@@ -316,15 +315,22 @@ def user(record: MachineRecord) -> str:
     return f"{record.server_id}/{record.name}"
 
 
-def is_independent(zone: Zone, record: MachineRecord) -> bool:
-    """Whether a machine's disks need no point any more. Blocking, but short: the headers of its images are read."""
-    if not record.disks_ready:
-        return False
-    try:
-        return all(images.look(machine_disk(zone, record, i)).backing is None for i in range(len(record.disks)))
-    except OSError:
-        # Disks that are gone stand on nothing.
-        return True
+def _disks(zone: Zone, record: MachineRecord) -> tuple[machine.MachineDisk, ...]:
+    """A machine's disks with all that is below them, by the replica's record.
+
+    An image's header is no witness: a merge that was cut off has changed it before the merged data was safe.
+    """
+    replica = load_replica(zone, record.server_id)
+    found = []
+    for index, name in enumerate(record.disks):
+        file = machine_disk(zone, record, index)
+        below: list[Path] = []
+        if images.look(file).backing is not None:
+            if replica is None or not any(layer.number == record.layer for layer in replica.layers):
+                raise Retry(f"machine {record.name} stands on point {record.point}, which is not there")
+            below = [layer_file(zone, replica, layer, index) for layer in replica.chain(record.layer)]
+        found.append(machine.MachineDisk(name, file, tuple(below)))
+    return tuple(found)
 
 
 def _url(record: MachineRecord, port: int, route: tuple[str, int] | None) -> str | None:

@@ -63,7 +63,9 @@ class Servers:
             folder=folder,
             cpu=server.cpu,
             memory_bytes=server.memory,
-            disks=tuple((disk.name, zone.disk_file(server, index)) for index, disk in enumerate(server.disks)),
+            disks=tuple(
+                machine.MachineDisk(disk.name, zone.disk_file(server, index)) for index, disk in enumerate(server.disks)
+            ),
             network=zone.network(server.network),
             address=address,
         )
