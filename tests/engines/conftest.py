@@ -9,33 +9,37 @@ import pytest
 
 from lifeboat.engines.contract import Capabilities
 from tests.engines.harness import Factory, Harness, Stage
-from tests.engines.qemu_harness import QemuHarness
+from tests.engines.qemu_guest_harness import SharedGuest
+from tests.engines.qemu_harness import BareHarness
 from tests.engines.simulated_harness import SimulatedHarness
 
 HARNESSES: dict[str, Factory] = {
     "simulated": SimulatedHarness.create,
     "simulated-without-extras": partial(SimulatedHarness.create, Capabilities()),
-    "qemu": QemuHarness.create,
+    "qemu": BareHarness.create,
 }
-MARKS = {"qemu": (pytest.mark.qemu, pytest.mark.timeout(900))}
+# The first case with a guest may have to build its image.
+MARKS = {"qemu": (pytest.mark.qemu, pytest.mark.timeout(600))}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "qemu: boots virtual machines for each test; chosen by `-m qemu`")
+    config.addinivalue_line("markers", "qemu: runs on virtual machines; left out by `-m 'not qemu'`")
+    config.addinivalue_line("markers", "guest: is about what runs in a machine, so its world's machines boot something")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the suite on real machines, most of an hour, to those who ask for it by its marker."""
-    if "qemu" in config.option.markexpr:
-        return
-    left = [item for item in items if item.get_closest_marker("qemu")]
-    if left:
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in set(left)]
+@pytest.fixture(scope="session")
+async def shared_guest() -> AsyncIterator[SharedGuest]:
+    shared = SharedGuest()
+    yield shared
+    await shared.close()
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in HARNESSES])
-async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
+async def harness(request: pytest.FixtureRequest, shared_guest: SharedGuest) -> AsyncIterator[Harness]:
+    if request.param == "qemu" and request.node.get_closest_marker("guest"):
+        async with shared_guest.lent() as lent:
+            yield lent
+        return
     harness = await HARNESSES[request.param]()
     try:
         yield harness

@@ -1,7 +1,9 @@
 """What the conformance suite needs of an engine and of the world around it.
 
-An engine's harness makes a fresh pair of zones with one server of two disks whose application and client answer, and
-plays the people and disasters that no engine offers. How it does that is its own: the suite sees only what is here.
+An engine's harness makes a pair of zones with one server of two disks or more, and plays the people and disasters that
+no engine offers. How it does that is its own: the suite sees only what is here. In a case with the mark `guest` the
+application and the client in the server answer, and those in the machines that are started from it will. Any other case
+needs only the disks, so where to boot something takes long its harness may leave that out.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from lifeboat.engines.facts import (
     Fact,
     Known,
     Machine,
+    MachineState,
     PairFacts,
     Replica,
     ReplicaState,
@@ -42,6 +45,8 @@ class Harness(Protocol):
     elastic_ips: tuple[str, ...]
     cpu: int
     memory_bytes: int
+    boots: bool
+    """Whether a client answers in what was started; if not, machines only have disks."""
 
     def address(self, number: int) -> str:
         """A free address of the recovery network, another one for each number from 0 to 9."""
@@ -195,16 +200,21 @@ class Stage:
         looks = iter((False, False, True))
         await self.harness.settle(lambda _: next(looks))
 
+    def is_up(self, facts: ServerFacts, machine: str) -> bool:
+        """Whether the client in a machine answers, or the machine runs where there is none."""
+        found = known(facts.machines).get(machine)
+        if found is None:
+            return False
+        return found.agent_connected if self.harness.boots else found.state is MachineState.RUNNING
+
     async def up(self, machine: str) -> Machine:
-        """Wait until the client in a machine answers."""
-        facts = await self.harness.settle(
-            lambda facts: machine in known(facts.machines) and known(facts.machines)[machine].agent_connected
-        )
+        """Wait until a machine is up."""
+        facts = await self.harness.settle(lambda facts: self.is_up(facts, machine))
         return known(facts.machines)[machine]
 
     async def launch(
         self, machine: str, point: str, shape: Shape | None = None, disks_of: str | None = None
     ) -> Machine:
-        """Launch a machine and wait until its client answers."""
+        """Launch a machine and wait until it is up."""
         await self.perform(Launch(machine, point, shape or self.shape(), disks_of))
         return await self.up(machine)

@@ -1,106 +1,89 @@
 """The embedded engine under the conformance suite: real machines and disks, in two zones of a temporary folder.
 
-The server is the tiny guest, whose web server writes numbers to its disks and answers when they are there. Waiting is
-real here, so a run takes many minutes.
+Most of the contract is about disks and processes, and a machine has those also when nothing boots in it. So the server
+of a case's own world has disks without a system, written through its monitor, and is there in a second. What is about
+the guest has another world (`qemu_guest_harness.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import itertools
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
-from demo.guest import GuestImage, build, copy_disks
-from lifeboat.engines.contract import Engine, Pair, Refused, Retry, Target
-from lifeboat.engines.facts import Known, ServerFacts
-from lifeboat.engines.qemu import forwards, machine, processes, storage_daemon
+from lifeboat.engines.contract import Engine, Pair, Refused
+from lifeboat.engines.facts import ServerFacts
+from lifeboat.engines.qemu import machine, processes, storage_daemon
 from lifeboat.engines.qemu.engine import QemuEngine
 
 MIB = 1 << 20
-_SOURCE_ADDRESS = "10.71.0.20"
-_PRIMARY = """\
-zone: zone-a
-networks:
-  - {name: serving, cidr: 10.71.0.0/24, address: 127.0.71.1}
-storage: {standard: standard}
-limits: {cpu: 4, memory: 4Gi}
-servers:
-  - id: web-1
-    cpu: 2
-    memory: %(memory)dMi
-    network: serving
-    ipAddress: 10.71.0.20
-    ports: [80]
-    disks:
-%(disks)s
-"""
-_RECOVERY = """\
-zone: zone-b
-networks:
-  - {name: recovery, cidr: 10.72.0.0/24, address: 127.0.72.1}
-  - {name: replication, cidr: 10.73.0.0/24, address: 127.0.73.1}
-storage: {standard: standard}
-elasticIPs: [127.0.72.10, 127.0.72.11]
-limits: {cpu: 4, memory: 4Gi}
-"""
+SOURCE_ADDRESS = "10.71.0.20"
+# Others may run the suite on this host at this moment, and an elastic IP's port is only one machine's: the addresses
+# are this process's own.
+_LOOPBACK = f"127.{64 + os.getpid() // 250 % 128}.{1 + os.getpid() % 250}"
 
 
-class QemuHarness:
-    """Two zones on this host. Breaking the link is killing the process that receives the replica."""
+class Zones:
+    """Two zones on this host and the disasters in them. Breaking the link is killing what receives the replica."""
 
     server_id = "web-1"
     recovery_network = "recovery"
     replication_network = "replication"
     outside_address = "10.99.0.5"
-    elastic_ips: tuple[str, ...] = ("127.0.72.10", "127.0.72.11")
+    elastic_ips: tuple[str, ...] = (f"{_LOOPBACK}.10", f"{_LOOPBACK}.11")
     cpu = 2
 
-    def __init__(self, zones: Path, memory_mib: int) -> None:
-        self.zones = zones
+    def __init__(self, memory_mib: int, storage_mib: int) -> None:
+        self.zones = Path(tempfile.mkdtemp(prefix="lifeboat-"))
         self.memory_bytes = memory_mib * MIB
         self.pair = Pair("zone-a", "zone-b")
-        self.owner = QemuEngine(zones)
+        self.owner = QemuEngine(self.zones)
         self.engine: Engine = self.owner
-        self._storage = zones / "zone-b" / "standard"
-
-    @classmethod
-    async def create(cls) -> QemuHarness:
-        image = await asyncio.to_thread(build, "tiny", data_disks=2)
-        zones = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="lifeboat-"))
-        harness = cls(zones, image.memory_mib)
-        try:
-            await asyncio.to_thread(harness._lay_out, image)
-            await harness.owner.start_server("zone-a", cls.server_id)
-            await harness.settle(lambda facts: isinstance(facts.source, Known) and facts.source.value.agent_connected)
-            await harness._until_served(harness._source_route)
-        except BaseException:
-            await harness.close()
-            raise
-        return harness
-
-    def _lay_out(self, image: GuestImage) -> None:
-        """Write both zones, and put copies of the guest's disks into the primary."""
+        self._storage = self.zones / "zone-b" / "standard"
         for zone in ("zone-a", "zone-b"):
             (self.zones / zone / "standard").mkdir(parents=True)
         if os.geteuid() == 0:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "lifeboat", self._storage], check=True)
-        disks = copy_disks(image, self.zones / "zone-a" / "standard" / self.server_id)
-        described = "\n".join(
-            f"      - {{name: {disk.stem}, file: {disk.relative_to(self.zones / 'zone-a')}}}" for disk in disks
-        )
-        primary = _PRIMARY % {"memory": image.memory_mib, "disks": described}
-        (self.zones / "zone-a" / "inventory.yaml").write_text(primary, encoding="utf-8")
-        (self.zones / "zone-b" / "inventory.yaml").write_text(_RECOVERY, encoding="utf-8")
+            size = f"size={storage_mib}m"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", size, "lifeboat", self._storage], check=True)
+
+    def describe(self, disks: list[dict[str, str]]) -> None:
+        """Write both inventories, the server with these disks."""
+        limits = {"cpu": 4, "memory": "4Gi"}
+        server = {
+            "id": self.server_id,
+            "cpu": self.cpu,
+            "memory": f"{self.memory_bytes // MIB}Mi",
+            "network": "serving",
+            "ipAddress": SOURCE_ADDRESS,
+            "ports": [80],
+            "disks": disks,
+        }
+        self._describe("zone-a", {"serving": (71, 2)}, limits=limits, servers=[server])
+        networks = {self.recovery_network: (72, 3), self.replication_network: (73, 4)}
+        self._describe("zone-b", networks, limits=limits, elasticIPs=list(self.elastic_ips))
+
+    def _describe(self, zone: str, networks: dict[str, tuple[int, int]], **more: object) -> None:
+        inventory = {
+            "zone": zone,
+            "networks": [
+                {"name": name, "cidr": f"10.{number}.0.0/24", "address": f"{_LOOPBACK}.{host}"}
+                for name, (number, host) in networks.items()
+            ],
+            "storage": {"standard": "standard"},
+            **more,
+        }
+        (self.zones / zone / "inventory.yaml").write_text(yaml.safe_dump(inventory), encoding="utf-8")
 
     def address(self, number: int) -> str:
         return f"10.72.0.{100 + number}"
@@ -113,54 +96,18 @@ class QemuHarness:
             if predicate(facts):
                 return facts
             assert loop.time() < deadline, f"not seen in {timeout:g} s, last: {facts}"
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
 
     async def restart_engine(self) -> None:
         await self.owner.close()
         self.engine = self.owner = QemuEngine(self.zones)
 
-    async def write(self, number: int) -> None:
-        assert await _get(await self._source_route(), f"/cgi-bin/write?n={number}") == "ok"
-
-    async def write_in(self, machine: str, number: int) -> None:
-        await self._until_served(lambda: self._route(machine))
-        assert await _get(await self._route(machine), f"/cgi-bin/write?n={number}") == "ok"
-
-    async def contents(self, machine: str) -> int:
-        await self._until_served(lambda: self._route(machine))
-        rows = await _get(await self._route(machine), "/cgi-bin/rows")
-        return max((int(row) for row in rows.split()), default=0)
-
-    @asynccontextmanager
-    async def alternating(self) -> AsyncIterator[None]:
-        route = await self._source_route()
-        done = asyncio.Event()
-
-        async def keep_writing() -> None:
-            number = 1
-            while not done.is_set():
-                await _get(route, f"/cgi-bin/alternate?n={number}&count=20", 60)
-                number += 20
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(keep_writing())
-            await asyncio.sleep(1)
-            try:
-                yield
-            finally:
-                done.set()
-
-    async def disks_agree(self, machine: str) -> bool:
-        await self._until_served(lambda: self._route(machine))
-        last = json.loads(await _get(await self._route(machine), "/cgi-bin/alternate"))
-        return last["data"] > 0 and last["data"] - last["data2"] in {0, 1}
-
     async def kill_source(self) -> None:
-        await processes.kill(self._source_folder / machine.PID)
+        await processes.kill(self.source_folder / machine.PID)
 
     async def start_source(self) -> bool:
         try:
-            await self.owner.start_server("zone-a", self.server_id)
+            await self.owner.start_server(self.pair.primary_zone, self.server_id)
         except Refused:
             return False
         return True
@@ -169,7 +116,7 @@ class QemuHarness:
         (self.zones / zone / "DOWN").touch()
 
     async def answer(self, zone: str) -> None:
-        (self.zones / zone / "DOWN").unlink()
+        (self.zones / zone / "DOWN").unlink(missing_ok=True)
 
     async def cut_link(self) -> None:
         await processes.kill(self.zones / "zone-b" / "replicas" / self.server_id / storage_daemon.PID)
@@ -180,16 +127,16 @@ class QemuHarness:
     async def fill_recovery(self) -> None:
         if not self._storage.is_mount():
             pytest.skip("only root can give the zone a small file system of its own")
-        free = shutil.disk_usage(self._storage).free
-        await asyncio.to_thread(self._fill, free)
+        await asyncio.to_thread(self._fill)
 
-    async def close(self) -> None:
+    async def take_down(self) -> None:
+        """End what runs in the zones, and delete them."""
         await self.owner.close()
         await asyncio.to_thread(self._clear)
 
-    def _fill(self, size: int) -> None:
+    def _fill(self) -> None:
         with (self._storage / "filler").open("wb") as filler:
-            os.posix_fallocate(filler.fileno(), 0, size)
+            os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(self._storage).free)
 
     def _clear(self) -> None:
         mine = [each for each in psutil.process_iter(["cmdline"]) if self._is_mine(each)]
@@ -205,37 +152,109 @@ class QemuHarness:
         return any(str(self.zones) in word for word in process.info["cmdline"] or ())
 
     @property
-    def _source_folder(self) -> Path:
+    def source_folder(self) -> Path:
         return self.zones / "zone-a" / "servers" / self.server_id
 
-    async def _source_route(self) -> tuple[str, int]:
-        # A monitor takes one client at a time, so the engine's own turns are kept.
-        return await forwards.ensure_route(self.owner._monitors, self._source_folder, _SOURCE_ADDRESS, 80)
-
-    async def _route(self, machine: str) -> tuple[str, int]:
-        return await self.engine.route(Target(self.pair, self.server_id, 1 << 30), machine, 80)
-
-    async def _until_served(self, route: Callable[[], Awaitable[tuple[str, int]]]) -> None:
-        """Wait until the guest's web server answers."""
-        async with asyncio.timeout(60):
-            while True:
-                with contextlib.suppress(OSError, AssertionError, TimeoutError, Retry):
-                    await _get(await route(), "/cgi-bin/info", 5)
-                    return
-                await asyncio.sleep(0.2)
+    def machine_folder(self, name: str) -> Path:
+        return self.zones / "zone-b" / "machines" / self.server_id / name
 
 
-async def _get(route: tuple[str, int], path: str, seconds: float = 20.0) -> str:
-    """The body of a guest's answer, which has to be a good one."""
-    async with asyncio.timeout(seconds):
-        reader, writer = await asyncio.open_connection(*route)
+class BareHarness(Zones):
+    """A server whose machines boot nothing. The first sector of each disk holds a number.
+
+    The owner's monitor is used, so the engine's own is free. Numbers go through the machine's virtual disks as a
+    guest's would, and are read from the block nodes under them.
+    """
+
+    boots = False
+    disks = ("system", "data")
+    _SIZE = 64 * MIB
+    _FILLED = 24 * MIB
+    _SECTOR = 512
+
+    def __init__(self) -> None:
+        super().__init__(memory_mib=64, storage_mib=256)
+        self.describe(
+            [{"name": disk, "file": f"standard/{disk}.qcow2", "size": f"{self._SIZE // MIB}Mi"} for disk in self.disks]
+        )
+
+    @classmethod
+    async def create(cls) -> BareHarness:
+        harness = cls()
         try:
-            writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
-            await writer.drain()
-            head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-    assert " 200 " in head.splitlines()[0] if head else False, f"{path}: {head or 'no answer'}"
-    return body.strip()
+            assert await harness.start_source()
+            await harness._io(harness.source_folder, 0, f"write -P 165 {MIB} {cls._FILLED}", "flush")
+        except BaseException:
+            await harness.close()
+            raise
+        return harness
+
+    async def close(self) -> None:
+        await self.take_down()
+
+    async def write(self, number: int) -> None:
+        for disk in range(len(self.disks)):
+            await self._put(self.source_folder, disk, number)
+
+    async def write_in(self, machine: str, number: int) -> None:
+        for disk in range(len(self.disks)):
+            await self._put(self.machine_folder(machine), disk, number)
+
+    async def contents(self, machine: str) -> int:
+        found = await self._numbers(machine)
+        assert len(set(found)) == 1, f"its disks are of different instants: {found}"
+        return found[0]
+
+    @asynccontextmanager
+    async def alternating(self) -> AsyncIterator[None]:
+        done = asyncio.Event()
+
+        async def keep_writing() -> None:
+            for number in itertools.count(1):
+                await self.write(number)
+                if done.is_set():
+                    return
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keep_writing())
+            await asyncio.sleep(0.2)
+            try:
+                yield
+            finally:
+                done.set()
+
+    async def disks_agree(self, machine: str) -> bool:
+        first, second = await self._numbers(machine)
+        return first > 0 and first - second in {0, 1}
+
+    async def _put(self, folder: Path, disk: int, number: int) -> None:
+        sector = self.zones / "sector"
+        sector.write_bytes(str(number).encode().ljust(self._SECTOR, b"\0"))
+        await self._io(folder, disk, f"write -s {sector} 0 {self._SECTOR}", "flush")
+
+    async def _io(self, folder: Path, disk: int, *commands: str) -> None:
+        async with self.owner._monitors.session(folder / machine.OWNER_QMP, 30.0) as session:
+            for command in commands:
+                said = await session.human(f'qemu-io -d vd{disk}/virtio-backend "{command}"')
+                assert not said, said
+
+    async def _numbers(self, name: str) -> list[int]:
+        """The number on each disk of a running machine, which offers them for that moment."""
+        folder = self.machine_folder(name)
+        async with self.owner._monitors.session(folder / machine.OWNER_QMP, 30.0) as session:
+            await session.run("nbd-server-start", {"addr": {"type": "unix", "data": {"path": "offer.sock"}}})
+            try:
+                for disk in range(len(self.disks)):
+                    export = {"type": "nbd", "id": f"offer{disk}", "name": str(disk), "node-name": machine.node(disk)}
+                    await session.run("block-export-add", export)
+                return [await asyncio.to_thread(self._read, folder, disk) for disk in range(len(self.disks))]
+            finally:
+                await session.run("nbd-server-stop")
+
+    def _read(self, folder: Path, disk: int) -> int:
+        sector = folder / "sector"
+        sector.unlink(missing_ok=True)
+        # Relative to the folder: a socket's path may have 108 bytes.
+        what = [f"if=nbd+unix:///{disk}?socket=offer.sock", "of=sector", f"bs={self._SECTOR}", "count=1"]
+        subprocess.run(["qemu-img", "dd", "-f", "raw", "-O", "raw", *what], cwd=folder, check=True, timeout=30)
+        return int(sector.read_bytes().strip(b"\0") or b"0")

@@ -28,6 +28,7 @@ class SimulatedHarness:
     elastic_ips: tuple[str, ...] = ("192.0.2.10", "192.0.2.11")
     cpu = 2
     memory_bytes = 4 * GIB
+    boots = True
 
     def __init__(self, capabilities: Capabilities = ALL) -> None:
         self.world = World(datetime(2026, 1, 1, tzinfo=UTC), capabilities=capabilities)

@@ -238,6 +238,7 @@ async def test_a_bandwidth_limit_slows_the_full_copy_and_can_be_lifted(stage: St
     assert (await stage.reaches(ReplicaState.SYNCED)).bandwidth_limit is None
 
 
+@pytest.mark.guest
 async def test_an_acknowledged_write_is_on_a_synced_replica(stage: Stage, harness: Harness) -> None:
     await harness.write(1)
     await stage.replicate()

@@ -54,6 +54,7 @@ async def test_two_launches_at_the_same_moment_make_one_machine(stage: Stage, ha
     assert await harness.contents("machine-1") == 1
 
 
+@pytest.mark.guest
 async def test_a_machine_gets_the_shape_and_the_address_that_were_asked_for(stage: Stage, harness: Harness) -> None:
     machine = await stage.launch("machine-1", "point-1", stage.shape(cpu=1, ip_address=harness.address(0)))
     assert machine.addresses == (harness.address(0),)
@@ -103,12 +104,13 @@ async def test_a_taken_address_is_refused_unless_the_machine_is_isolated(stage: 
     assert (await stage.launch("machine-3", "point-1", stage.shape(ip_address=address))).addresses == (address,)
 
 
+@pytest.mark.guest
 async def test_a_drill_leaves_replication_in_sync_and_points_can_be_taken(stage: Stage, harness: Harness) -> None:
     states: set[ReplicaState] = set()
 
     def watch(facts: ServerFacts) -> bool:
         states.add(known(facts.replica).state)
-        return known(facts.machines)["drill"].agent_connected
+        return stage.is_up(facts, "drill")
 
     await stage.perform(Launch("drill", "point-1", stage.shape(isolated=True)))
     await harness.settle(watch)
@@ -251,6 +253,7 @@ async def test_an_elastic_ip_outside_the_pool_is_refused(stage: Stage) -> None:
     assert await stage.machines() == {}
 
 
+@pytest.mark.guest
 async def test_a_machine_is_reached_through_its_route_elastic_ip_or_not(stage: Stage, harness: Harness) -> None:
     await stage.launch("routed", "point-1", stage.shape(isolated=True))
     async with asyncio.timeout(60):
@@ -272,6 +275,7 @@ async def _route(harness: Harness, target: Target, machine: str) -> tuple[str, i
         await asyncio.sleep(0.1)
 
 
+@pytest.mark.guest
 async def test_there_is_no_route_to_a_port_that_nothing_listens_on(stage: Stage, harness: Harness) -> None:
     await stage.launch("routed", "point-1", stage.shape(isolated=True))
     async with asyncio.timeout(60):
@@ -283,12 +287,14 @@ async def test_there_is_no_route_to_a_port_that_nothing_listens_on(stage: Stage,
 # In the guest
 
 
+@pytest.mark.guest
 async def test_execute_tells_exit_code_and_output(stage: Stage, harness: Harness) -> None:
     await stage.launch("machine-1", "point-1")
     result = await harness.engine.execute(stage.target(), "machine-1", ["sh", "-c", "echo hello; exit 3"], 20)
     assert (result.exit_code, result.output.strip()) == (3, "hello")
 
 
+@pytest.mark.guest
 async def test_a_script_runs_once_for_each_key(stage: Stage, harness: Harness) -> None:
     await stage.launch("machine-1", "point-1")
     content = "echo ran >> /tmp/runs\necho hello\nexit 4\n"
@@ -303,6 +309,7 @@ async def test_a_script_runs_once_for_each_key(stage: Stage, harness: Harness) -
     assert runs.output.split() == ["ran", "ran"]
 
 
+@pytest.mark.guest
 async def test_nothing_runs_in_a_machine_that_is_halted_or_not_there(stage: Stage, harness: Harness) -> None:
     with pytest.raises((Retry, Refused)):
         await harness.engine.execute(stage.target(), "no-such-machine", ["true"], 5)

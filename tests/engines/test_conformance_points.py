@@ -43,6 +43,7 @@ async def test_the_disks_of_a_point_are_of_one_instant(stage: Stage, harness: Ha
         await harness.settle(lambda facts: "drill" not in known(facts.machines))
 
 
+@pytest.mark.guest
 async def test_an_application_consistent_point_says_so(stage: Stage, harness: Harness) -> None:
     await stage.replicate()
     await harness.settle(lambda facts: known(facts.source).agent_connected)

@@ -25,6 +25,7 @@ async def test_fencing_twice_stops_the_source_and_its_zone_refuses_to_start_it(s
     assert not (await stage.source()).running
 
 
+@pytest.mark.guest
 async def test_lifting_the_fence_starts_what_the_fence_stopped(stage: Stage, harness: Harness) -> None:
     await stage.perform(Fence(), Fence(), Unfence(), Unfence())
     facts = await harness.settle(lambda facts: known(facts.source).agent_connected)
@@ -51,6 +52,7 @@ async def test_a_silent_primary_answers_a_fence_with_unreachable_and_soon(stage:
     assert not source.fenced
 
 
+@pytest.mark.guest
 async def test_a_fenced_source_has_all_its_writes_on_the_replica(stage: Stage, harness: Harness) -> None:
     await stage.replicate()
     await harness.write(1)
@@ -61,6 +63,7 @@ async def test_a_fenced_source_has_all_its_writes_on_the_replica(stage: Stage, h
     assert await harness.contents("machine-1") == 1
 
 
+@pytest.mark.guest
 async def test_a_restart_gives_the_source_a_later_boot_time(stage: Stage, harness: Harness) -> None:
     await harness.settle(lambda facts: known(facts.source).agent_connected)
     before = (await stage.source()).boot_time

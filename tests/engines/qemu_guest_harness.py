@@ -1,0 +1,165 @@
+"""The embedded engine with a guest: the tiny one, whose web server writes numbers to its disks and answers then.
+
+To boot it takes many seconds where it is emulated. So its source is booted once and lent to one case after the other;
+after each, the world is put in order again. What cannot be put in order is out of sight: the numbers that a case wrote
+are lower than those of the next. A case about the guest records no ledger, since its term would bind the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from demo.guest import GuestImage, build, copy_disks
+from lifeboat.engines.contract import Retry, Target
+from lifeboat.engines.facts import Known, ReplicaState, ServerFacts
+from lifeboat.engines.qemu import forwards
+from lifeboat.engines.verbs import ReleaseReplica, RemoveMachine, StopReplication, Unfence, Verb
+from tests.engines.harness import known
+from tests.engines.qemu_harness import SOURCE_ADDRESS, Zones
+
+_Route = tuple[str, int]
+
+
+class SharedGuest:
+    """The world of the cases that are about the guest, made when the first one asks for it."""
+
+    def __init__(self) -> None:
+        self._harness: GuestHarness | None = None
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[GuestHarness]:
+        """The world for one case. That it cannot be put in order afterwards is an error, and it is not lent again."""
+        if self._harness is None:
+            self._harness = await GuestHarness.create()
+        try:
+            yield self._harness
+            await self._harness.put_in_order()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        harness, self._harness = self._harness, None
+        if harness is not None:
+            await harness.close()
+
+
+class GuestHarness(Zones):
+    """A server that boots, and so do the machines that are started from its points."""
+
+    boots = True
+    _CASE = 1000  # more than any number in a case
+
+    def __init__(self, image: GuestImage) -> None:
+        super().__init__(image.memory_mib, storage_mib=1024)
+        self._zero = 0
+        disks = copy_disks(image, self.zones / "zone-a" / "standard" / self.server_id)
+        self.describe([{"name": disk.stem, "file": str(disk.relative_to(self.zones / "zone-a"))} for disk in disks])
+
+    @classmethod
+    async def create(cls) -> GuestHarness:
+        harness = cls(await asyncio.to_thread(build, "tiny", data_disks=2))
+        try:
+            await harness._source_up()
+        except BaseException:
+            await harness.close()
+            raise
+        return harness
+
+    async def close(self) -> None:
+        await self.take_down()
+
+    async def put_in_order(self) -> None:
+        """Leave no machines and no replica, and the source serving."""
+        target = Target(self.pair, self.server_id, 1 << 30)
+        for zone in (self.pair.primary_zone, self.pair.recovery_zone):
+            await self.answer(zone)
+        facts = await self.settle(lambda _: True)
+        assert known(facts.ledger).version == 0, "a case about the guest records no ledger"
+        removals = [RemoveMachine(name) for name in known(facts.machines)]
+        verbs: list[Verb] = [Unfence(), StopReplication(), *removals, ReleaseReplica()]
+        for verb in verbs:
+            await self.engine.perform(target, verb)
+        await self._source_up()
+        await self.settle(_nothing_there)
+        self._zero += self._CASE
+
+    async def write(self, number: int) -> None:
+        assert await _get(await self._source_route(), f"/cgi-bin/write?n={self._zero + number}") == "ok"
+
+    async def write_in(self, machine: str, number: int) -> None:
+        route = await self._served(lambda: self._route(machine))
+        assert await _get(route, f"/cgi-bin/write?n={self._zero + number}") == "ok"
+
+    async def contents(self, machine: str) -> int:
+        rows = await _get(await self._served(lambda: self._route(machine)), "/cgi-bin/rows")
+        return max((int(row) - self._zero for row in rows.split() if int(row) > self._zero), default=0)
+
+    @asynccontextmanager
+    async def alternating(self) -> AsyncIterator[None]:
+        route = await self._source_route()
+        done = asyncio.Event()
+
+        async def keep_writing() -> None:
+            number = 1
+            while not done.is_set():
+                await _get(route, f"/cgi-bin/alternate?n={number}&count=20", 60)
+                number += 20
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keep_writing())
+            await asyncio.sleep(1)
+            try:
+                yield
+            finally:
+                done.set()
+
+    async def disks_agree(self, machine: str) -> bool:
+        last = json.loads(await _get(await self._served(lambda: self._route(machine)), "/cgi-bin/alternate"))
+        return last["data"] > 0 and last["data"] - last["data2"] in {0, 1}
+
+    async def _source_up(self) -> None:
+        assert await self.start_source()
+        await self.settle(lambda facts: isinstance(facts.source, Known) and facts.source.value.agent_connected)
+        await self._served(self._source_route)
+
+    async def _source_route(self) -> _Route:
+        # A monitor takes one client at a time, so the engine's own turns are kept.
+        return await forwards.ensure_route(self.owner._monitors, self.source_folder, SOURCE_ADDRESS, 80)
+
+    async def _route(self, machine: str) -> _Route:
+        return await self.engine.route(Target(self.pair, self.server_id, 1 << 30), machine, 80)
+
+    async def _served(self, route: Callable[[], Awaitable[_Route]]) -> _Route:
+        """The route, once the guest's web server answers there."""
+        async with asyncio.timeout(60):
+            while True:
+                with contextlib.suppress(OSError, AssertionError, TimeoutError, Retry):
+                    found = await route()
+                    await _get(found, "/cgi-bin/info", 5)
+                    return found
+                await asyncio.sleep(0.2)
+
+
+def _nothing_there(facts: ServerFacts) -> bool:
+    return known(facts.machines) == {} and known(facts.replica).state is ReplicaState.ABSENT
+
+
+async def _get(route: _Route, path: str, seconds: float = 20.0) -> str:
+    """The body of a guest's answer, which has to be a good one."""
+    async with asyncio.timeout(seconds):
+        reader, writer = await asyncio.open_connection(*route)
+        try:
+            writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            await writer.drain()
+            head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+    assert " 200 " in head.splitlines()[0] if head else False, f"{path}: {head or 'no answer'}"
+    return body.strip()
