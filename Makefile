@@ -36,8 +36,10 @@ lint: $(READY)
 	$(BIN)/mypy
 	PYTHONPATH=operator $(BIN)/lint-imports
 
+# What is generated from the models and the lifecycle: the CRDs and the reference.
 crds: $(READY)
 	$(BIN)/python -m lifeboat.api.crd crds
+	$(BIN)/python -m lifeboat.reference docs/reference
 
 clean:
 	rm -rf $(VENV)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -65,12 +66,22 @@ def writing(log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def tell_story(folder: Path) -> None:
     """Tell it in a world of its own, and take that world down whatever happens."""
-    shutil.rmtree(folder, ignore_errors=True)
     world, console = World(folder), Console(highlight=False)
+    world.down()
+    shutil.rmtree(folder, ignore_errors=True)
+    _alone()
     try:
         _tell(world, console)
     finally:
         world.down()
+
+
+def _alone() -> None:
+    """Two worlds at once would share addresses."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        if probe.connect_ex((SOURCE, DATABASE)) == 0:
+            raise WorldError(f"another world answers at {SOURCE}:{DATABASE}; end it first: make down")
 
 
 def _tell(world: World, console: Console) -> None:

@@ -48,8 +48,8 @@ RECOVERY: dict[str, Any] = {
     "instance": common.RunningInstance(
         id="vm-99", ip_address="10.0.0.9", elastic_ip="203.0.113.7", url="http://203.0.113.7/"
     ),
-    "checks": (common.CheckStatus(name="web", result=common.Result.PASSED, message="200 OK", finished_at=TIME),),
-    "post_script": common.PostScriptStatus(exit_code=0, output="started", finished_at=TIME),
+    "checks": (common.CheckStatus(name="web", result=common.Result.PASSED, message="200 OK"),),
+    "post_script": common.PostScriptStatus(exit_code=0, output="started"),
     "timings": common.Timings(accepted_at=TIME, launched_at=TIME, ready_at=TIME, rto_seconds=7.25),
     "conditions": (READY,),
 }

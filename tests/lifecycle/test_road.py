@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from lifeboat.engines.contract import Refused
+from lifeboat.engines.verbs import Launch
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.view import DRILL, FAILOVER, PROTECTED_SERVER
 from tests.lifecycle.cluster import HARDWARE, SERVER, Cluster, world
@@ -203,6 +205,52 @@ def test_a_silent_source_delays_nothing_and_is_fenced_when_it_answers() -> None:
     cluster.settle()
     assert not cluster.world.running(SERVER)
     assert cluster.condition(FAILOVER, "disaster", "SourceFenced")["status"] == "True"
+
+
+def test_a_source_silent_for_a_while_can_still_be_failed_over_at_current() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    held = cluster.world.write(SERVER)
+    cluster.world.cut_link()
+    cluster.world.silence("zone-a")
+    cluster.run(MINUTE)
+    assert cluster.phase == "Interrupted"
+    assert cluster.status(PROTECTED_SERVER, SERVER)["activeSite"] == "Unknown"
+    fail_over(cluster)
+    assert cluster.world.contents(SERVER, "failover-1-1") == held
+
+
+def test_a_failover_that_cannot_launch_is_cured_by_an_edit() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    held = cluster.world.write(SERVER)
+    for _ in range(3):
+        cluster.world.fail_next(Launch, Refused("this machine type is gone"))
+    cluster.failover("disaster", checks=CHECK)
+    for _ in range(8):
+        cluster.step()
+    assert cluster.status(FAILOVER, "disaster")["phase"] == "Launching"
+    assert cluster.condition(FAILOVER, "disaster", "Stalled")["status"] == "True"
+    assert "Rollback" in cluster.status(PROTECTED_SERVER, SERVER)["allowedOperations"]
+    cluster.edit(FAILOVER, "disaster", instance={"cpu": 1})
+    cluster.until("FailedOver")
+    assert cluster.status(FAILOVER, "disaster")["history"][-1]["attempt"] == 2
+    assert cluster.world.contents(SERVER, "failover-1-2") == held
+
+
+def test_a_rollback_says_so_where_the_source_does_not_run() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.world.kill_source(SERVER)
+    fail_over(cluster)
+    cluster.edit(FAILOVER, "disaster", rollback=True)
+    cluster.run(timedelta(seconds=5))
+    assert "does not run" in cluster.condition(FAILOVER, "disaster", "Ready")["message"]
+    assert cluster.phase == "Initialized"
+    assert cluster.status(PROTECTED_SERVER, SERVER)["activeSite"] == "None"
+    cluster.world.start_source(SERVER)
+    cluster.until("Replicating")
+    assert cluster.status(PROTECTED_SERVER, SERVER)["activeSite"] == "Primary"
 
 
 def test_the_point_is_changed_and_changed_back_with_the_old_disks_kept() -> None:

@@ -266,7 +266,6 @@ class CheckStatus(Model):
     name: str = Field(description="The check's name.")
     result: Result | None = Field(None, description="Passed or Failed. Absent: not known yet.")
     message: str | None = Field(None, max_length=1024, description="What was seen last.")
-    finished_at: Time | None = Field(None, description="When the result was known.")
 
 
 class PostScriptStatus(Model):
@@ -276,7 +275,6 @@ class PostScriptStatus(Model):
     output: str | None = Field(
         None, max_length=1024, description="The last 1 KiB of its output. Absent where the script is a Secret's."
     )
-    finished_at: Time | None = Field(None, description="When it ended.")
 
 
 class Timings(Model):

@@ -218,7 +218,7 @@ def explained(error: kube.KubeError, kind: type[Resource]) -> Failure:
         case kube.NotFound():
             return Failure(
                 f"this cluster does not know {kind.__name__} ({names.API_VERSION}): Lifeboat's CRDs are not installed "
-                "here. Install the chart or `kubectl apply -f crds/`, or choose another cluster with --context"
+                "here. Install them (`kubectl apply -f crds/`), or choose another cluster with --context"
             )
         case kube.Unavailable():
             return Failure(

@@ -16,7 +16,6 @@ from pydantic import TypeAdapter
 
 from lifeboat.engines.verbs import Shape
 
-
 # How many of the drills and failovers that ended are kept with all they tried.
 SPENT_IN_FULL = 50
 
@@ -174,6 +173,7 @@ class Ledger:
     """Everything durable about one server. `version` counts the writes, `term` is the leader's who wrote last.
 
     `epoch` counts failovers, `run` the full copies, `resyncs` the resyncs of this run.
+    `rolled_back` is true from a rollback until replication starts anew.
     `initialized` is true once the client in the server has answered.
     `synced` is true from the moment that the replica first held every write until the next copy starts over it: an
     inconsistent replica must never be mistaken for a usable one, whoever died in between.
@@ -195,6 +195,7 @@ class Ledger:
     synced: bool = False
     first_point: str | None = None
     full_copy_reason: str = ""
+    rolled_back: bool = False
     fence: Fence | None = None
     failover: FailoverRecord | None = None
     drills: tuple[DrillRecord, ...] = ()

@@ -7,6 +7,7 @@ from enum import StrEnum
 from lifeboat.engines.facts import Known
 from lifeboat.engines.ledger import FailoverStage, Ledger
 from lifeboat.lifecycle.decide import acceptance
+from lifeboat.lifecycle.decide.failovers import BEFORE_COMMIT
 from lifeboat.lifecycle.view import Notice, View, known
 
 
@@ -38,9 +39,10 @@ def _allowed(view: View, ledger: Ledger) -> set[Operation]:
             allowed.add(Operation.RESTART)
         if acceptance.refusal(_latest(view, ledger)) is None:
             allowed.add(Operation.FAILOVER)
-    elif record.stage in (FailoverStage.VERIFYING, FailoverStage.AWAITING_COMMIT):
+    elif record.stage in BEFORE_COMMIT:
         allowed.add(Operation.ROLLBACK)
-        allowed.add(Operation.CHANGE_RECOVERY_POINT)
+        if record.stage is not FailoverStage.STOPPING_REPLICATION:
+            allowed.add(Operation.CHANGE_RECOVERY_POINT)
         if record.stage is FailoverStage.AWAITING_COMMIT:
             allowed.add(Operation.COMMIT)
     drillable = record is None or record.stage is FailoverStage.AWAITING_COMMIT

@@ -71,6 +71,8 @@ def server_phase(view: View, ledger: Ledger) -> Phase:
 
 
 def _with_replica(ledger: Ledger, replica: Replica) -> Phase:
+    if not ledger.replicating and ledger.rolled_back:
+        return Phase.INITIALIZED
     if not ledger.replicating:
         return _at_rest(ledger, has_replica=replica.state is not ReplicaState.ABSENT)
     if replica.run < ledger.run:

@@ -136,8 +136,8 @@ def resolve_for_failover(
         if not ledger.synced:
             return Notice(
                 reasons.NOT_CONSISTENT,
-                "the replica is not consistent now, 'current' would be broken data; "
-                "ask for 'latest', for a point's name or for a time",
+                "the replica is not consistent now, 'current' would be broken data; ask for 'latest' (the newest "
+                "consistent state that is kept), for a point's name or for a time",
             )
         return Resolved(tip_name(ledger), now, current=True)
     if requested.startswith(ATTEMPT_PREFIX) and requested.removeprefix(ATTEMPT_PREFIX).isdigit():

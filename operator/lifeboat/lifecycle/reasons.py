@@ -59,7 +59,7 @@ NOT_YET: Final = "NotYet"
 
 # --- It waits by itself -----------------------------------------------------------------------------------------
 
-# A site does not answer; what is known of it is old.
+# A site does not answer, or its inventory cannot be read; what is known of it is old.
 SITE_SILENT: Final = "SiteSilent"
 # The client in the server does not answer; restart the server to complete its installation.
 AGENT_SILENT: Final = "AgentSilent"
@@ -88,8 +88,6 @@ IN_USE: Final = "InUse"
 
 # The zone's inventory has no such server.
 UNKNOWN_SERVER: Final = "UnknownServer"
-# The zone is not known to the engine, or its inventory cannot be read.
-ZONE_UNAVAILABLE: Final = "ZoneUnavailable"
 # The site has no such network.
 UNKNOWN_NETWORK: Final = "UnknownNetwork"
 # No network was named, and the site names none.
@@ -140,5 +138,3 @@ YIELDED: Final = "YieldedToFailover"
 LAUNCH_FAILED: Final = "LaunchFailed"
 # An annotation or field holds something that cannot be read.
 INVALID_VALUE: Final = "InvalidValue"
-# The kind of change was refused, see the message.
-EDIT_REFUSED: Final = "EditRefused"

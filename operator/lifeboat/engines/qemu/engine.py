@@ -92,7 +92,6 @@ class QemuEngine:
             delta_resync=True,
             bandwidth_limit=True,
             elastic_ips=True,
-            planned_failover=True,
         )
 
     async def observe(self, pair: Pair, server_ids: Collection[str]) -> PairFacts:

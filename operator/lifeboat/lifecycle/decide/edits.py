@@ -86,7 +86,9 @@ def _decide(
         disks_of = resolved.disks_of or number
         target = (resolved.point, resolved.time, resolved.application_consistent)
     else:
-        disks_of = attempt.disks_of
+        # What was never started has no disks to go on with.
+        fresh = attempt.launched_at is None and attempt.disks_of == attempt.number
+        disks_of = number if fresh else attempt.disks_of
         target = (attempt.point, attempt.point_time, attempt.application_consistent)
     point, point_time, frozen = target
     following = replace(

@@ -121,12 +121,16 @@ def _too_late(failover: Failover, why: str) -> Notice:
 
 def _proceed(view: View, draft: Draft, record: FailoverRecord, failover: Failover | None) -> None:
     subject = Subject(FAILOVER, record.name)
-    if failover is not None and failover.spec.rollback and record.stage in _BEFORE_COMMIT:
+    if failover is not None and failover.spec.rollback and record.stage in BEFORE_COMMIT:
         draft.ledger = replace(draft.ledger, failover=replace(record, stage=FailoverStage.ROLLING_BACK))
         return
     match record.stage:
         case FailoverStage.STOPPING_REPLICATION:
             _stop_replication(view, draft, subject, record)
+        case FailoverStage.LAUNCHING | FailoverStage.CHANGING_RECOVERY_POINT if failover is not None and decide_edit(
+            view, draft, subject, record, failover
+        ):
+            pass
         case FailoverStage.CHANGING_RECOVERY_POINT:
             if _all_halted(view, draft, subject, record, keep=record.attempts[-1].number):
                 _launch(view, draft, subject, record)
@@ -144,7 +148,7 @@ def _proceed(view: View, draft: Draft, record: FailoverRecord, failover: Failove
             _release_rest(view, draft, subject)
 
 
-_BEFORE_COMMIT = (
+BEFORE_COMMIT = (
     FailoverStage.STOPPING_REPLICATION,
     FailoverStage.LAUNCHING,
     FailoverStage.VERIFYING,
@@ -266,7 +270,9 @@ def _roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecor
             draft.act(subject, verbs.StopReplication(record.tip))
             return
     kept = tuple(machines.attempt_machines(draft.ledger.epoch, record))
-    notice = Notice(reasons.ROLLED_BACK, "the recovered server is stopped and the source serves again")
+    serves = isinstance(source, Known) and source.value.running
+    message = "serves again" if serves else "is released but does not run: start it in its zone"
+    notice = Notice(reasons.ROLLED_BACK, f"the recovered server is stopped and the source {message}")
     ledger = replace(
         draft.ledger,
         failover=None,
@@ -274,6 +280,7 @@ def _roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecor
         active_site=ActiveSite.PRIMARY,
         replicating=False,
         synced=False,
+        rolled_back=True,
         leftovers=(*draft.ledger.leftovers, *kept),
     )
     attempts = tuple(replace(a, ended_at=a.ended_at or view.now) for a in record.attempts)

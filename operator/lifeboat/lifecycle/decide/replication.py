@@ -117,6 +117,7 @@ def _start(view: View, draft: Draft, replica: Replica) -> None:
             run=ledger.run + 1,
             resyncs=0,
             synced=False,
+            rolled_back=False,
             full_copy_reason="replication was stopped, and what changed meanwhile is not known" if again else "",
         )
         return
@@ -187,6 +188,10 @@ def _repair(view: View, draft: Draft, replica: Replica) -> None:
     """Resume an interrupted copy, or begin a new one where the engine lost track of what changed."""
     ledger = draft.ledger
     if replica.resumable:
+        if isinstance(view.facts.source, Unknown):
+            # Nothing can be copied from a silent site, so nothing is written over what is whole: a failover at
+            # `current` stays possible.
+            return
         if ledger.synced:
             draft.ledger = replace(ledger, synced=False, resyncs=ledger.resyncs + 1)
             return

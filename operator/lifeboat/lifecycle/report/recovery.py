@@ -37,9 +37,7 @@ def common_status(
             accepted_at=attempt.accepted_at,
             launched_at=attempt.launched_at,
             ready_at=attempt.ready_at,
-            rto_seconds=round((attempt.ready_at - attempt.accepted_at).total_seconds(), 3)
-            if attempt.ready_at
-            else None,
+            rto_seconds=_rto(attempt),
         ),
     }
 

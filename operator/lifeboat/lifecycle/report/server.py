@@ -46,7 +46,7 @@ def server_status(view: View, plan: Plan) -> api.ProtectedServerStatus:
         observed_generation=view.server.metadata.generation,
         phase=phase,
         direction=api.Direction.FORWARD,
-        active_site=_active_site(ledger),
+        active_site=_active_site(view, ledger),
         server=_hardware(view) or before.server,
         progress=_progress(before, phase, replica),
         lag_seconds=_lag(replica, phase),
@@ -195,10 +195,15 @@ def fence_state(view: View, ledger: Ledger) -> State:
     return status
 
 
-def _active_site(ledger: Ledger) -> ActiveSite:
+def _active_site(view: View, ledger: Ledger) -> ActiveSite:
     record = ledger.failover
+    if record is None:
+        source = known(view.facts.source)
+        if source is None:
+            return ActiveSite.NONE if view.facts.exists == Known(value=False) else ActiveSite.UNKNOWN
+        return ActiveSite.PRIMARY if source.running else ActiveSite.NONE
     starting = (FailoverStage.STOPPING_REPLICATION, FailoverStage.LAUNCHING)
-    if record is not None and record.stage in starting and ledger.active_site is ledgers.ActiveSite.UNKNOWN:
+    if record.stage in starting and ledger.active_site is ledgers.ActiveSite.UNKNOWN:
         fenced = ledger.fence is not None and ledger.fence.confirmed_at is not None
         return ActiveSite.NONE if fenced else ActiveSite.UNKNOWN
     return ActiveSite(ledger.active_site.value)
