@@ -150,19 +150,18 @@ class Guests:
     async def pulse(self, socket: Path) -> Pulse:
         """Whether an agent answers and when its guest booted, as of 5 s ago at most, or 15 s while it is slow.
 
-        A look waits half a second for an answer and no longer. The question stays asked for a few seconds more, and a
-        slow answer counts at the next look: on a busy host a guest can take so long.
+        The look that asks waits half a second for an answer, the others not at all. The question stays asked for a few
+        seconds more, and a slow answer counts at the next look: on a busy host a guest can take so long.
         The boot time is the guest kernel's own (`btime` of /proc/stat): a reboot inside a running machine moves it.
         """
         now = self._monotonic()
         known = self._pulses.get(socket)
         if known is not None and now - known[0] < (_GOOD_FOR if known[1].answers else _BAD_FOR):
             return known[1]
-        probe = self._probes.get(socket)
-        if probe is None:
+        if socket not in self._probes:
             probe = asyncio.create_task(self._probe(socket, known[1].boot_time if known is not None else None))
             self._probes[socket] = probe
-        await asyncio.wait([probe], timeout=_PROBE)
+            await asyncio.wait([probe], timeout=_PROBE)
         if socket in self._pulses and self._pulses[socket] is not known:
             return self._pulses[socket][1]
         if known is not None and known[1].answers and now - known[0] < _PATIENCE:
