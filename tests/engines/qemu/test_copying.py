@@ -196,6 +196,33 @@ async def test_a_killed_source_leaves_every_acknowledged_write(world: World) -> 
         assert await world.holds("machine", number % 2, number, f"{number}M")
 
 
+async def test_a_replica_that_hangs_is_seen_and_the_source_writes_on(world: World) -> None:
+    await world.write(0, 1, "0")
+    await world.replicate()
+    world.kill(world.daemon(), signal.SIGSTOP)
+    await world.io(world.source, 0, "aio_write -P 2 0 64k")
+    replica = await world.replica()
+    assert (replica.state, replica.resumable) == (ReplicaState.INTERRUPTED, True)
+    began = time.monotonic()
+    await world.perform(ResumeReplication(freeze_as="before"))
+    assert time.monotonic() - began < 6
+    await world.reaches(ReplicaState.SYNCED)
+    await world.perform(StopReplication(freeze_as="tip"))
+    await world.launch("tip", "tip")
+    assert await world.holds("tip", 0, 2, "0")
+
+
+async def test_a_replica_that_hangs_delays_no_failover(world: World) -> None:
+    await world.write(0, 1, "0")
+    await world.replicate()
+    world.kill(world.daemon(), signal.SIGSTOP)
+    began = time.monotonic()
+    await world.perform(StopReplication(freeze_as="tip"))
+    assert time.monotonic() - began < 5
+    await world.launch("tip", "tip")
+    assert await world.holds("tip", 0, 1, "0")
+
+
 async def test_a_source_that_is_stuck_delays_no_failover(world: World) -> None:
     await world.write(0, 1, "0")
     await world.replicate()

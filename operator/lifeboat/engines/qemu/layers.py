@@ -61,9 +61,13 @@ async def load(monitors: Monitors, zone: Zone, server_id: str) -> ReplicaRecord 
 
 
 async def close_door(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> ReplicaRecord:
-    """Hold the tip open for Lifeboat alone: the source cannot write to it from here on."""
+    """Hold the tip open for Lifeboat alone: the source cannot write to it from here on.
+
+    The daemon is ended for that and begun again. Closing its exports instead was tried: while a client is connecting
+    again, the daemon can hang in it for good.
+    """
     record = save_replica(zone, record.model_copy(update={"offered": False}))
-    await storage_daemon.withdraw(monitors, zone, record)
+    await storage_daemon.stop(monitors, zone, record.server_id)
     await storage_daemon.ensure_open(monitors, zone, record)
     return record
 

@@ -166,20 +166,12 @@ async def _listens(monitors: Monitors, folder: Path, pid: int) -> None:
 
 async def stop(monitors: Monitors, folder: Path, seconds: float = 5.0) -> None:
     """End a machine with its images closed cleanly, by force when it does not answer, or see that it does not run."""
-    if running(folder) is None:
+    pid = running(folder)
+    if pid is None:
         return
-    await monitors.quit(socket(folder), seconds / 2)
-    if not await processes.wait_gone(folder / PID, seconds / 2):
+    answered = await monitors.quit(socket(folder), seconds / 2)
+    if not answered or not await processes.wait_gone(pid, seconds / 2):
         await processes.kill(folder / PID)
-
-
-async def is_paused(monitors: Monitors, folder: Path) -> str | None:
-    """Why a machine's processors stand still, or None while they run or nobody knows."""
-    try:
-        status = await monitors.run(socket(folder), "query-status", seconds=1.0)
-    except Silent:
-        return None
-    return None if status["status"] in {"running", "prelaunch", "inmigrate"} else str(status["status"])
 
 
 def _device(driver: str, **properties: object) -> dict[str, object]:

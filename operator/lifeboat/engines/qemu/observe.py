@@ -238,6 +238,9 @@ class Observer:
             reason = f"the replica's process in zone {recovery.name} has ended"
         elif not record.offered:
             reason = f"the replica in zone {recovery.name} is closed until the copy is resumed"
+        elif not await storage_daemon.is_offered(self._monitors, recovery, record):
+            # Writes of the guest may be waiting for it: resuming ends it, and they go on.
+            reason = f"the replica's process in zone {recovery.name} does not answer"
         if reason:
             return mirror.Mirror(mirror.Progress.INTERRUPTED, reason, seen.copied_bytes, seen.total_bytes)
         return self._instep.judge(recovery, record, seen)

@@ -65,14 +65,18 @@ def _let_go() -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and has not ended."""
+    """Whether a process is there and has not ended. One that is ending still has its files, and locks on them."""
     child = _children.get(pid)
     if child is not None:
         if child.poll() is None:
             return True
         _children.pop(pid, None)
         return False
-    return _command_line(pid) != ()
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state not in {b"Z", b"X"}
 
 
 def find(pid_file: Path) -> int | None:
@@ -110,11 +114,11 @@ async def wait_ready(pid: int, pid_file: Path, log: Path, seconds: float) -> Non
     raise Retry(f"the program is not ready after {seconds:g} s")
 
 
-async def wait_gone(pid_file: Path, seconds: float) -> bool:
-    """Wait until the program that carries this pid file has ended; false when it still runs then."""
+async def wait_gone(pid: int, seconds: float) -> bool:
+    """Wait until a process has ended, its files closed; false when it is still there then."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while find(pid_file) is not None:  # noqa: ASYNC110  # a process of an earlier operator tells nobody
+            while alive(pid):  # noqa: ASYNC110  # a process of an earlier operator tells nobody
                 await asyncio.sleep(0.02)
             return True
     return False
@@ -131,7 +135,7 @@ async def kill(pid_file: Path, seconds: float = 2.0) -> None:
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    if not await wait_gone(pid_file, seconds):
+    if not await wait_gone(pid, seconds):
         raise Retry(f"process {pid} does not end")
 
 

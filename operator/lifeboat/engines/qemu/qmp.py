@@ -121,10 +121,16 @@ class Monitors:
         async with self.session(socket, seconds) as session:
             return await session.run(command, arguments)
 
-    async def quit(self, socket: Path, seconds: float) -> None:
-        """Ask a program to end, closing its images cleanly; silence is an answer too."""
-        with contextlib.suppress(Silent, CommandFailed):
+    async def quit(self, socket: Path, seconds: float) -> bool:
+        """Ask a program to end, closing its images cleanly; false when it does not even answer."""
+        try:
             await self.run(socket, "quit", seconds=seconds)
+        except CommandFailed:
+            return False
+        except Silent as error:
+            # A connection that breaks off instead of an answer is one.
+            return not isinstance(error.__cause__, TimeoutError)
+        return True
 
 
 def log_command(socket: Path, command: str, arguments: Mapping[str, object] | None) -> None:

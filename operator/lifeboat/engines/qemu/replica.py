@@ -1,7 +1,7 @@
 """A server's replica: starting the copy, resuming it, stopping it, letting it go.
 
-The recovery zone's side is what counts. Ending a replica never waits for the source: the exports are closed first,
-after which nothing that the source still does reaches the replica.
+The recovery zone's side is what counts. Ending a replica never waits for the source: the process that receives the copy
+ends first, after which nothing that the source still does reaches the replica.
 """
 
 from __future__ import annotations
@@ -121,8 +121,6 @@ class Replicas:
                 async with asyncio.timeout(1.0):
                     record = await self._instep.check(source, target, record)
         time_of_tip = self._instep.tip_time(target, record)
-        with contextlib.suppress(Retry):
-            await storage_daemon.withdraw(self._monitors, target, record)
         await storage_daemon.stop(self._monitors, target, server_id)
         record = await layers.load(self._monitors, target, server_id) or record
         changes: dict[str, object] = {"replicating": False, "mirrored": False, "offered": False}

@@ -15,7 +15,7 @@ from typing import Any
 
 from lifeboat.engines.contract import Retry
 from lifeboat.engines.qemu import files, processes
-from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Session
+from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Session, Silent
 from lifeboat.engines.qemu.records import Layer, ReplicaRecord, layer_file, save_replica
 from lifeboat.engines.qemu.zones import Zone
 
@@ -138,46 +138,28 @@ async def ensure_offered(monitors: Monitors, zone: Zone, record: ReplicaRecord) 
     return record
 
 
-async def withdraw(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> None:
-    """Offer nothing any more: from here on no write of the source reaches the replica.
-
-    Raises:
-        Retry: an export does not go.
-    """
-    if running(zone, record.server_id) is None:
-        return
-    async with monitors.session(monitor(zone, record.server_id)) as session:
-        for export in await _exports(session):
-            await session.run("block-export-del", {"id": export, "mode": "hard"})
-        for _ in range(100):
-            if not await _exports(session):
-                break
-            await asyncio.sleep(0.01)
-        else:
-            raise Retry("the replica's exports do not close")
-        try:
-            await session.run("nbd-server-stop")
-        except CommandFailed as error:
-            if "not running" not in error.description:
-                raise
-
-
 async def is_offered(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> bool:
-    """Whether every disk of the replica can be written to by the source."""
+    """Whether every disk of the replica can be written to by the source; a daemon that does not answer offers none."""
     if running(zone, record.server_id) is None:
         return False
-    async with monitors.session(monitor(zone, record.server_id)) as session:
-        return len(await _exports(session)) >= len(record.disks)
+    try:
+        async with monitors.session(monitor(zone, record.server_id), 1.0) as session:
+            return len(await _exports(session)) >= len(record.disks)
+    except Silent:
+        return False
 
 
 async def stop(monitors: Monitors, zone: Zone, server_id: str) -> None:
-    """End the daemon with its images closed cleanly, by force when it does not answer, or see that it does not run."""
-    if running(zone, server_id) is None:
+    """End the daemon with its images closed cleanly, or see that it does not run. Nothing can be written afterwards.
+
+    One that does not answer is killed at once: what the source was told is done is on the disk.
+    """
+    pid = running(zone, server_id)
+    if pid is None:
         return
-    pid_file = zone.replica_folder(server_id) / PID
-    await monitors.quit(monitor(zone, server_id), 1.0)
-    if not await processes.wait_gone(pid_file, 2.0):
-        await processes.kill(pid_file)
+    answered = await monitors.quit(monitor(zone, server_id), 1.0)
+    if not answered or not await processes.wait_gone(pid, 1.5):
+        await processes.kill(zone.replica_folder(server_id) / PID)
 
 
 async def _exports(session: Session) -> tuple[str, ...]:
