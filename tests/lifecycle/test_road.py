@@ -376,14 +376,16 @@ def test_rollback_goes_back_to_the_source_and_copies_anew() -> None:
     assert not cluster.machines, "the kept disks go once the server is protected again"
 
 
-def test_rollback_of_a_silent_source_waits_with_the_recovered_server_stopped() -> None:
+def test_rollback_to_a_silent_source_waits_while_the_recovered_server_serves() -> None:
     cluster = Cluster()
     cluster.replicating()
     cluster.world.silence("zone-a")
     fail_over(cluster)
     cluster.edit(FAILOVER, "disaster", rollback=True)
     cluster.run(timedelta(seconds=10))
-    assert cluster.status(FAILOVER, "disaster")["phase"] == "RollingBack"
+    assert cluster.status(FAILOVER, "disaster")["phase"] == "AwaitingCommit"
+    assert cluster.machines["failover-1-1"].state == "Running"
+    assert cluster.condition(FAILOVER, "disaster", "Ready")["reason"] == reasons.SITE_SILENT
     cluster.world.answer("zone-a")
     cluster.run(timedelta(seconds=10))
     assert cluster.status(FAILOVER, "disaster")["phase"] == "RolledBack"
@@ -493,7 +495,8 @@ def test_disabling_keeps_points_and_enabling_says_why_it_copies_all() -> None:
     cluster.edit(PROTECTED_SERVER, SERVER, replication={"enabled": False})
     cluster.run(timedelta(seconds=5))
     assert cluster.phase == "Stopped"
-    assert cluster.status(PROTECTED_SERVER, SERVER)["recoveryPointCount"] == 1
+    newest = cluster.status(PROTECTED_SERVER, SERVER)["recoveryPoints"][0]
+    assert newest["name"] == "stopped-1", "what was whole when it was stopped is kept"
     assert cluster.condition(PROTECTED_SERVER, SERVER, "Ready")["status"] == "True"
     cluster.edit(PROTECTED_SERVER, SERVER, replication={"enabled": True})
     cluster.until("FullSync")
@@ -537,9 +540,8 @@ def test_retain_keeps_what_a_new_object_adopts() -> None:
     cluster.protect()
     cluster.run(timedelta(seconds=5))
     assert cluster.phase == "Stopped"
-    assert {p["name"] for p in cluster.status(PROTECTED_SERVER, SERVER)["recoveryPoints"]} == {
-        p["name"] for p in points
-    }
+    kept = {p["name"] for p in cluster.status(PROTECTED_SERVER, SERVER)["recoveryPoints"]}
+    assert kept == {p["name"] for p in points} | {"stopped-1"}
 
 
 def test_delete_removes_replica_and_points_and_not_the_source() -> None:

@@ -131,7 +131,8 @@ class FailoverRecord:
 
     `tip` is the name under which the replica was frozen at the failover, so that today's data is still there after an
     older point was tried (None where the replica was not consistent); `current_used` says that the tip was started
-    from as `current`, which is possible once. `inherited` is true where another Failover object began it.
+    from as `current`, which is possible once. `inherited` is true where another Failover object began it, `offered`
+    once the running server could be looked at before it was committed.
     """
 
     name: str
@@ -143,6 +144,7 @@ class FailoverRecord:
     planned: bool = False
     refused: RefusedEdit | None = None
     inherited: bool = False
+    offered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

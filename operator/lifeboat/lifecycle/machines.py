@@ -7,9 +7,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from lifeboat.api.common import Check, Instance, Result
+from lifeboat.api.names import AUTO
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import Machine, MachineState, Unknown
-from lifeboat.engines.ledger import Attempt, FailoverRecord
+from lifeboat.engines.ledger import Attempt, FailoverRecord, FailoverStage, Ledger
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.shapes import ShapeRequest, shape
 from lifeboat.lifecycle.view import Draft, Notice, Subject, Verify, View, known
@@ -34,7 +35,13 @@ def attempt_machines(epoch: int, record: FailoverRecord) -> dict[str, Attempt]:
 
 
 def shape_for(
-    view: View, instance: Instance, names: Iterable[str], *, isolated: bool, elastic_ip_now: str | None = None
+    view: View,
+    instance: Instance,
+    names: Iterable[str],
+    *,
+    isolated: bool,
+    elastic_ip_now: str | None = None,
+    promised: frozenset[str] = frozenset(),
 ) -> verbs.Shape | Notice:
     """The machine that this instance block means at the recovery site, or why it cannot be started.
 
@@ -60,6 +67,7 @@ def shape_for(
             isolated=isolated,
             owners=frozenset(f"{view.facts.server_id}/{name}" for name in names),
             elastic_ip_now=elastic_ip_now,
+            promised=promised,
         )
     )
 
@@ -104,6 +112,41 @@ def running(view: View, name: str) -> Machine | None:
     """The machine of that name, where it runs."""
     machine = (known(view.facts.machines) or {}).get(name)
     return machine if machine is not None and machine.state is MachineState.RUNNING else None
+
+
+def not_serving(view: View, ledger: Ledger) -> Notice | None:
+    """Why the recovered server of a failover is not known to serve, or None where it does."""
+    record = ledger.failover
+    if record is None:
+        return None
+    if isinstance(view.facts.machines, Unknown):
+        return Notice(
+            reasons.SITE_SILENT, f"the recovered server cannot be seen: {view.facts.machines.reason}", stalled=False
+        )
+    machine = view.facts.machines.value.get(failover_machine(ledger.epoch, record.attempts[-1].number))
+    if machine is not None and machine.state is MachineState.RUNNING and not machine.reason:
+        return None
+    why = f": {machine.reason}" if machine is not None and machine.reason else ""
+    cure = (
+        "start it in its zone"
+        if record.stage is FailoverStage.COMMITTED
+        else "edit spec.instance or spec.recoveryPoint of the Failover to start it anew, or set rollback: true"
+    )
+    return Notice(reasons.MACHINE_STOPPED, f"the recovered server does not serve{why}; {cure}")
+
+
+def with_free_elastic_ip(view: View, attempt: Attempt, names: Iterable[str]) -> Attempt | None:
+    """The attempt with another elastic IP, where `auto` was asked for and somebody took the address meanwhile."""
+    recovery, wanted = known(view.recovery), attempt.shape.elastic_ip
+    if recovery is None or wanted is None or attempt.launched_at is not None:
+        return None
+    if Instance.model_validate_json(attempt.asked).elastic_ip != AUTO:
+        return None
+    owners = {f"{view.facts.server_id}/{name}" for name in names}
+    if recovery.elastic_ips.get(wanted) in (None, *owners):
+        return None
+    other = next((ip for ip, user in sorted(recovery.elastic_ips.items()) if user is None), None)
+    return replace(attempt, shape=replace(attempt.shape, elastic_ip=other)) if other is not None else None
 
 
 def note_failed(view: View, draft: Draft, subject: Subject, name: str) -> None:

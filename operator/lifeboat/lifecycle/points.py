@@ -8,7 +8,7 @@ points can be taken, the old ones stay.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -50,13 +50,16 @@ def name_for(now: datetime) -> str:
     return now.strftime("rp-%Y%m%d-%H%M%S")
 
 
-def surplus(tiers: Sequence[Tier], points: Sequence[Point]) -> tuple[str, ...]:
-    """The names of the points that no tier keeps and nothing uses, oldest first. The newest point always stays."""
+def surplus(tiers: Sequence[Tier], points: Sequence[Point], wanted: Collection[str] = ()) -> tuple[str, ...]:
+    """The names of the points that no tier keeps and nothing uses, oldest first. The newest point always stays.
+
+    `wanted` are those that a drill was promised and does not stand on yet.
+    """
     ordered = sorted(points, key=lambda point: point.time)
     if not ordered:
         return ()
     newest = ordered[-1]
-    kept = {newest.name}
+    kept = {newest.name, *wanted}
     for tier in tiers:
         slots = max(1, math.floor(tier.keep_for / tier.every))
         oldest_slot = _slot(newest.time, tier.every) - slots + 1
@@ -145,6 +148,8 @@ def resolve_for_failover(
         earlier = next((a for a in record.attempts if a.number == number), None) if record else None
         if earlier is None:
             return Notice(reasons.UNKNOWN_ATTEMPT, f"there is no attempt {number}; status.history lists them")
+        if earlier.launched_at is None:
+            return Notice(reasons.UNKNOWN_ATTEMPT, f"attempt {number} was never started, so it has no disks")
         return Resolved(earlier.point, earlier.point_time, earlier.application_consistent, disks_of=earlier.disks_of)
     return resolve(requested, points)
 

@@ -19,7 +19,11 @@ from lifeboat.lifecycle.view import Notice
 
 @dataclass(frozen=True, slots=True)
 class ShapeRequest:
-    """What a shape is made from. `owners` are users of addresses that give way to the machine: itself, by any name."""
+    """What a shape is made from.
+
+    `owners` are users of addresses that give way to the machine: itself, by any name. `promised` are elastic IPs that
+    were given to drills which do not run yet.
+    """
 
     instance: Instance
     hardware: Hardware
@@ -28,6 +32,7 @@ class ShapeRequest:
     isolated: bool
     owners: frozenset[str]
     elastic_ip_now: str | None = None
+    promised: frozenset[str] = frozenset()
 
 
 def fingerprint(instance: Instance) -> str:
@@ -70,9 +75,11 @@ def _elastic_ip(request: ShapeRequest) -> str | None:
     wanted = request.instance.elastic_ip
     if wanted != AUTO:
         return wanted
-    if request.elastic_ip_now is not None:
-        return request.elastic_ip_now
-    return next((ip for ip, user in sorted(request.site.elastic_ips.items()) if user is None), None)
+    now = request.elastic_ip_now
+    if now is not None and request.site.elastic_ips.get(now) in (None, *request.owners):
+        return now
+    free = (ip for ip, user in sorted(request.site.elastic_ips.items()) if user is None)
+    return next((ip for ip in free if ip not in request.promised), None)
 
 
 def network_named(request: ShapeRequest) -> Notice | None:

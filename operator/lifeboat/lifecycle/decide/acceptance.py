@@ -63,6 +63,17 @@ def no_other_failover(request: Request) -> Notice | None:
     return None
 
 
+def server_stays(request: Request) -> Notice | None:
+    """Nothing is begun for a server whose ProtectedServer is being deleted."""
+    if request.view.server.metadata.deletion_timestamp is not None:
+        return Notice(
+            reasons.DELETING,
+            "its ProtectedServer is being deleted; create it anew, it adopts what is kept",
+            stalled=False,
+        )
+    return None
+
+
 def phase_allows(request: Request) -> Notice | None:
     """A failover needs a replica at the recovery site, and a workload that is served from the primary one."""
     if request.failback:
@@ -101,6 +112,15 @@ def planned_possible(request: Request) -> Notice | None:
             "a planned failover stops the source, and the source does not answer; "
             "for a disaster create a Failover without planned",
         )
+    replica = known(request.view.facts.replica)
+    in_sync = request.ledger.synced and replica is not None and replica.state is ReplicaState.SYNCED
+    if not request.view.facts.source.value.running or not in_sync:
+        return Notice(
+            reasons.PHASE_DOES_NOT_ALLOW,
+            "a planned failover loses nothing, so the server has to run and be Replicating; "
+            "for a disaster create a Failover without planned",
+            stalled=False,
+        )
     return None
 
 
@@ -135,6 +155,7 @@ def script_readable(request: Request) -> Notice | None:
 
 
 PRECONDITIONS: tuple[Callable[[Request], Notice | None], ...] = (
+    server_stays,
     no_other_failover,
     phase_allows,
     not_decided_beforehand,

@@ -9,6 +9,7 @@ from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.engines.facts import Known, Unknown
 from lifeboat.engines.ledger import Claim
 from lifeboat.lifecycle import reasons
+from lifeboat.lifecycle.decide.failovers import expire_failovers
 from lifeboat.lifecycle.view import DRILL, FAILOVER, Draft, DropFinalizer, KeepFinalizer, Notice, View, subject_of
 
 
@@ -26,6 +27,7 @@ def decide_claim(view: View, draft: Draft) -> bool:
             draft.ledger = replace(draft.ledger, term=view.term)
         return True
     draft.note(view.subject, refusal)
+    expire_failovers(view, draft)
     for kind, objects in ((DRILL, view.drills), (FAILOVER, view.failovers)):
         for each in objects:
             draft.note(

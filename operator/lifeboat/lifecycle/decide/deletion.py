@@ -8,7 +8,7 @@ from lifeboat.api.names import DISCARD, FINALIZER
 from lifeboat.api.protectedserver import DeletionPolicy
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import Known, ReplicaState
-from lifeboat.engines.ledger import FailoverStage
+from lifeboat.engines.ledger import ActiveSite, FailoverStage, Spent
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.view import Draft, DropFinalizer, Notice, View, known
 
@@ -19,6 +19,8 @@ def decide_deletion(view: View, draft: Draft) -> None:
     if metadata.deletion_timestamp is None or FINALIZER not in metadata.finalizers:
         return
     delete = view.server.spec.deletion_policy is DeletionPolicy.DELETE
+    if _give_up_unbegun(view, draft):
+        return
     if notice := _obstacle(view, draft, delete=delete):
         draft.note(view.subject, notice)
         return
@@ -29,7 +31,8 @@ def decide_deletion(view: View, draft: Draft) -> None:
             draft.ledger = replace(draft.ledger, replicating=False, synced=draft.ledger.synced and not delete)
             return
         if replica is not None and replica.state not in (ReplicaState.STOPPED, ReplicaState.ABSENT):
-            draft.act(view.subject, verbs.StopReplication())
+            whole = f"stopped-{draft.ledger.run}" if draft.ledger.synced else None
+            draft.act(view.subject, verbs.StopReplication(whole))
             return
         if delete and not _released(view, draft):
             return
@@ -39,13 +42,33 @@ def decide_deletion(view: View, draft: Draft) -> None:
     draft.act(view.subject, DropFinalizer())
 
 
+def _give_up_unbegun(view: View, draft: Draft) -> bool:
+    """Give up a failover that was accepted and has touched nothing yet: left in the ledger it would act much later."""
+    record, fence = draft.ledger.failover, draft.ledger.fence
+    untouched = fence is None or (fence.tried_at is None and fence.confirmed_at is None)
+    if record is None or record.stage is not FailoverStage.STOPPING_REPLICATION or not untouched:
+        return False
+    message = "its ProtectedServer was deleted before it began; create both anew if a failover is still wanted"
+    spent = Spent("Failover", record.name, "Failed", reasons.NOT_ACCEPTED, message, view.now, record.attempts)
+    ledger = replace(draft.ledger, failover=None, fence=None, active_site=ActiveSite.PRIMARY)
+    draft.ledger = ledger.spend(spent)
+    return True
+
+
 def _obstacle(view: View, draft: Draft, *, delete: bool) -> Notice | None:
     if draft.ledger.drills:
         names = ", ".join(drill.name for drill in draft.ledger.drills)
         return Notice(reasons.IN_USE, f"waiting for drills to be cleared: {names}", stalled=False)
+    record, fence = draft.ledger.failover, draft.ledger.fence
+    if record is not None and fence is not None and fence.confirmed_at is None:
+        return Notice(
+            reasons.FENCE_PENDING,
+            "the source may still be serving, and this object is what fences it when its site answers; "
+            "to give that up, take the finalizer lifeboat.dev/cleanup off by hand",
+            stalled=False,
+        )
     if not delete:
         return None
-    record = draft.ledger.failover
     if record is not None and record.stage is not FailoverStage.COMMITTED:
         return Notice(
             reasons.IN_USE,

@@ -75,7 +75,18 @@ def _script_readable(request: _Request) -> Notice | None:
     return request.view.scripts.get(subject_of(DRILL, request.drill.metadata))
 
 
-PRECONDITIONS: tuple[Callable[[_Request], Notice | None], ...] = (_phase_allows, _replica_seen, _script_readable)
+def _server_stays(request: _Request) -> Notice | None:
+    if request.view.server.metadata.deletion_timestamp is not None:
+        return Notice(reasons.DELETING, "its ProtectedServer is being deleted", stalled=False)
+    return None
+
+
+PRECONDITIONS: tuple[Callable[[_Request], Notice | None], ...] = (
+    _server_stays,
+    _phase_allows,
+    _replica_seen,
+    _script_readable,
+)
 
 
 def _accept(view: View, draft: Draft, drill: Drill) -> None:
@@ -96,7 +107,7 @@ def _accept(view: View, draft: Draft, drill: Drill) -> None:
         return
     refusal = next((notice for check in PRECONDITIONS if (notice := check(_Request(view, draft.ledger, drill)))), None)
     if refusal is None:
-        attempt = _attempt(view, drill)
+        attempt = _attempt(view, draft.ledger, drill)
         if isinstance(attempt, Attempt):
             if FINALIZER not in drill.metadata.finalizers:
                 draft.act(subject, KeepFinalizer())
@@ -108,13 +119,14 @@ def _accept(view: View, draft: Draft, drill: Drill) -> None:
     draft.note(subject, refusal)
 
 
-def _attempt(view: View, drill: Drill) -> Attempt | Notice:
+def _attempt(view: View, ledger: Ledger, drill: Drill) -> Attempt | Notice:
     replica = known(view.facts.replica) or Replica(ReplicaState.ABSENT)
     point = points.resolve(drill.spec.recovery_point, replica.points)
     if isinstance(point, Notice):
         return point
     names = [machines.drill_machine(drill.metadata.name)]
-    shape = machines.shape_for(view, drill.spec.instance, names, isolated=True)
+    promised = frozenset(d.attempt.shape.elastic_ip or "" for d in ledger.drills)
+    shape = machines.shape_for(view, drill.spec.instance, names, isolated=True, promised=promised)
     if isinstance(shape, Notice):
         return shape
     return Attempt(
@@ -147,6 +159,10 @@ def _proceed(view: View, draft: Draft, record: DrillRecord, drill: Drill | None)
                 attempt = machines.launched(record.attempt, view.now)
                 draft.ledger = _with(draft.ledger, replace(record, stage=DrillStage.VERIFYING, attempt=attempt))
             else:
+                free = machines.with_free_elastic_ip(view, record.attempt, [name])
+                if free is not None:
+                    draft.ledger = _with(draft.ledger, replace(record, attempt=free))
+                    return
                 machines.note_failed(view, draft, subject, name)
                 draft.act(subject, verbs.Launch(name, record.attempt.point, record.attempt.shape))
         case DrillStage.VERIFYING if machine is None or machine.state is not MachineState.RUNNING:
@@ -184,7 +200,9 @@ def _ending(view: View, draft: Draft, record: DrillRecord, drill: Drill | None) 
     if launching and failover is not None and failover.accepted_at >= record.attempt.accepted_at:
         return replace(cleaning, ending=DrillPhase.FAILED.value, reason=reasons.YIELDED)
     if drill is None:
-        return None
+        # With its server's object going as well, nothing is coming back.
+        going = view.server.metadata.deletion_timestamp is not None
+        return replace(cleaning, reason="the drill's object is gone") if going else None
     if drill.metadata.deletion_timestamp is not None:
         return replace(cleaning, reason="the drill was deleted")
     if not drill.spec.running:

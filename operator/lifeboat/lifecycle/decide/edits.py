@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lifeboat.api.common import Instance
 from lifeboat.api.failover import Failover
 from lifeboat.api.names import CURRENT
 from lifeboat.engines import verbs
@@ -21,8 +22,9 @@ def decide_edit(view: View, draft: Draft, subject: Subject, record: FailoverReco
     """
     spec, attempt = failover.spec, record.attempts[-1]
     asked = fingerprint(spec.instance)
-    inherits = record.inherited and spec.recovery_point == CURRENT
-    same_point = spec.recovery_point == attempt.requested or inherits
+    same_point = spec.recovery_point == attempt.requested or (record.inherited and spec.recovery_point == CURRENT)
+    if record.inherited and spec.instance == Instance():
+        asked = attempt.asked
     if same_point and asked == attempt.asked:
         if record.refused is not None:
             draft.ledger = replace(draft.ledger, failover=replace(record, refused=None))
@@ -74,7 +76,9 @@ def _decide(
     moves = resolved is not None and (
         resolved.point != attempt.point or (resolved.disks_of is not None and resolved.disks_of != attempt.disks_of)
     )
-    if not moves and (asked == attempt.asked or same_but_elastic_ip(attempt.asked, spec.instance)):
+    alike = asked == attempt.asked or same_but_elastic_ip(attempt.asked, spec.instance)
+    # What does not run is started anew by any edit: that is what a person wants who edits it.
+    if not moves and alike and machines.running(view, machine) is not None:
         if shape.elastic_ip != attempt.shape.elastic_ip and not _has(view, machine, shape.elastic_ip):
             draft.act(Subject("Failover", record.name), verbs.MoveElasticIP(machine, shape.elastic_ip))
             return None

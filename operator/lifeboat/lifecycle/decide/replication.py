@@ -78,7 +78,9 @@ def _stop(view: View, draft: Draft, replica: Replica) -> None:
     if draft.ledger.replicating:
         draft.ledger = replace(draft.ledger, replicating=False)
     elif replica.state not in _AT_REST:
-        draft.act(view.subject, verbs.StopReplication())
+        # Starting again begins a copy of its own, so what is whole now is kept as a point.
+        whole = f"stopped-{draft.ledger.run}" if draft.ledger.synced else None
+        draft.act(view.subject, verbs.StopReplication(whole))
 
 
 def _replicate(view: View, draft: Draft, replica: Replica) -> None:
@@ -193,12 +195,21 @@ def _repair(view: View, draft: Draft, replica: Replica) -> None:
             # `current` stays possible.
             return
         if ledger.synced:
-            draft.ledger = replace(ledger, synced=False, resyncs=ledger.resyncs + 1)
+            # The last whole state is kept first, and only then given up: whatever burns next, it is there.
+            kept = f"before-resync-{ledger.run}-{ledger.resyncs + 1}"
+            if any(point.name == kept for point in replica.points):
+                draft.ledger = replace(ledger, synced=False, resyncs=ledger.resyncs + 1)
+            else:
+                draft.act(view.subject, verbs.TakePoint(kept))
             return
         freeze_as = f"before-resync-{ledger.run}-{ledger.resyncs}" if ledger.resyncs else None
         draft.act(view.subject, verbs.ResumeReplication(freeze_as))
         return
     if start_refusal(view, draft) is None:
+        kept = f"before-copy-{ledger.run + 1}"
+        if ledger.synced and not any(point.name == kept for point in replica.points):
+            draft.act(view.subject, verbs.TakePoint(kept))
+            return
         draft.ledger = replace(
             ledger, run=ledger.run + 1, resyncs=0, synced=False, full_copy_reason=replica.reason or "the copy was lost"
         )
@@ -223,12 +234,19 @@ def _keep_points(view: View, draft: Draft, replica: Replica) -> None:
             draft.act(view.subject, verbs.TakePoint(first))
         return
     if points.due(tiers, replica.points, view.now):
-        frozen = view.capabilities.application_consistent_points and points.wants_application_consistency(
-            tiers, replica.points, view.now
+        source = known(view.facts.source)
+        # A client that does not answer costs the point its frozen file systems, not its existence.
+        frozen = (
+            view.capabilities.application_consistent_points
+            and source is not None
+            and source.agent_connected
+            and view.subject not in view.troubles
+            and points.wants_application_consistency(tiers, replica.points, view.now)
         )
         draft.act(view.subject, verbs.TakePoint(points.name_for(view.now), frozen))
         return
-    if surplus := points.surplus(tiers, replica.points):
+    accepted = frozenset(drill.attempt.point for drill in draft.ledger.drills)
+    if surplus := points.surplus(tiers, replica.points, accepted):
         draft.act(view.subject, verbs.PrunePoints(surplus))
     if draft.ledger.tested:
         _forget_tested(draft, replica)

@@ -12,6 +12,7 @@ from lifeboat.api.protectedserver import ProtectedServer, ProtectedServerStatus
 from lifeboat.api.sitepair import SitePair
 from lifeboat.engines.facts import Fact, SiteFacts
 from lifeboat.lifecycle.conditions import conditions, refused
+from lifeboat.lifecycle.decide.failovers import expired, too_late
 from lifeboat.lifecycle.report.drill import drill_status
 from lifeboat.lifecycle.report.events import transitions
 from lifeboat.lifecycle.report.failover import failover_status
@@ -55,8 +56,12 @@ def report_orphan(resource: ProtectedServer | Drill | Failover, notice: Notice, 
     }
     if isinstance(resource, Drill) and resource.status.phase is None:
         update["phase"] = DrillPhase.PENDING
-    if isinstance(resource, Failover) and resource.status.phase is None:
+    if isinstance(resource, Failover) and resource.status.phase in (None, FailoverPhase.PENDING):
         update["phase"] = FailoverPhase.PENDING
+        if expired(resource, now):
+            late = too_late(resource, notice.message)
+            states = conditions(refused(late), resource.status.conditions, resource.metadata.generation, now)
+            update |= {"phase": FailoverPhase.FAILED, "conditions": states}
     status = resource.status.model_copy(update=update)
     return Report({subject: status.as_dict()}, _events(subject, resource, status))
 

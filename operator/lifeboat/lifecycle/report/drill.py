@@ -49,6 +49,9 @@ def _under_way(record: DrillRecord, notice: Notice | None) -> dict[str, State]:
             reasons.CHECKS_FAILED,
             f"{failed_checks(attempt)}. The server still runs: look at it, then set running: false",
         )
+    if attempt.result is None and attempt.ready_at is None and notice is None:
+        message = "the server was started and its client has not answered, so nothing says that it works; look at it"
+        notice = Notice(reasons.AGENT_SILENT, message)
     return readiness(
         ready=True,
         notice=notice,

@@ -44,12 +44,15 @@ def failover_status(view: View, plan: Plan, ledger: Ledger | None, failover: Fai
     if spent is not None:
         return _ended(view, ledger, failover, spent)
     waiting = notice or Notice(reasons.NOT_YET, "the failover is about to start", stalled=False)
-    return _status(view, failover, FailoverPhase.PENDING, (), refused(waiting), ledger)
+    phase = FailoverPhase.FAILED if waiting.reason == reasons.NOT_ACCEPTED else FailoverPhase.PENDING
+    return _status(view, failover, phase, (), refused(waiting), ledger)
 
 
 def _under_way(view: View, ledger: Ledger, record: FailoverRecord, notice: Notice | None) -> dict[str, State]:
     attempt = record.attempts[-1]
     warning = _source_warning(view, ledger)
+    if record.stage in (FailoverStage.COMMITTED, FailoverStage.AWAITING_COMMIT):
+        notice = notice or machines.not_serving(view, ledger)
     match record.stage:
         case FailoverStage.COMMITTED:
             states = readiness(
@@ -64,6 +67,12 @@ def _under_way(view: View, ledger: Ledger, record: FailoverRecord, notice: Notic
                     reasons.CHECKS_FAILED,
                     f"{failed_checks(attempt)}. The recovered server runs: change spec.recoveryPoint to an earlier "
                     f"point, commit all the same, or set rollback: true.{warning}",
+                )
+            if attempt.result is None and attempt.ready_at is None and notice is None:
+                notice = Notice(
+                    reasons.AGENT_SILENT,
+                    "the server was started and its client has not answered, so nothing says that it works: look at "
+                    f"it, then set commit: true, change spec.recoveryPoint, or set rollback: true.{warning}",
                 )
             age = point_age(attempt.point_time, attempt.accepted_at)
             states = readiness(

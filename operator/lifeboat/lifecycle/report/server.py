@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from lifeboat.api import protectedserver as api
 from lifeboat.api.common import ActiveSite
 from lifeboat.api.protectedserver import ProtectedServerPhase as Phase
 from lifeboat.engines import ledger as ledgers
-from lifeboat.engines.facts import Known, MachineState, Point, Replica, ReplicaState, Unknown
+from lifeboat.engines.facts import Known, Machine, MachineState, Point, Replica, ReplicaState, Unknown
 from lifeboat.engines.ledger import FailoverStage, Ledger
 from lifeboat.lifecycle import machines, points, reasons
 from lifeboat.lifecycle.conditions import State, conditions, readiness
@@ -77,6 +78,7 @@ def _unknown(view: View, plan: Plan) -> api.ProtectedServerStatus:
             "observed_generation": view.server.metadata.generation,
             "active_site": before.active_site or ActiveSite.UNKNOWN,
             "allowed_operations": (),
+            "lag_seconds": None,
             "conditions": conditions(states, before.conditions, view.server.metadata.generation, view.now),
         }
     )
@@ -97,6 +99,7 @@ def _readiness(view: View, plan: Plan, ledger: Ledger, phase: Phase) -> dict[str
                 not enabled, notice, reasons.STOPPED, "replication is stopped; replica and points are kept"
             )
         case Phase.FAILED_OVER | Phase.COMMITTED:
+            notice = notice or machines.not_serving(view, ledger)
             message = f"served from zone {view.pair.spec.recovery.zone}"
             return readiness(ready=True, notice=notice, reason=reasons.SERVED_FROM_RECOVERY, message=message)
         case Phase.INTERRUPTED:
@@ -185,7 +188,18 @@ def fence_state(view: View, ledger: Ledger) -> State:
     if fence is None:
         return State("False", reasons.NOT_FENCED, "nothing has failed over")
     if fence.confirmed_at is not None:
-        return State("True", reasons.FENCED, "the source is stopped and cannot be started in its zone")
+        match view.facts.source:
+            case Known(source) if source.running:
+                return State(
+                    "False", reasons.FENCE_PENDING, "the source runs although it was fenced; it is fenced again"
+                )
+            case Unknown(reason) if view.facts.exists != Known(value=False):
+                message = (
+                    f"it was fenced at {fence.confirmed_at:%Y-%m-%dT%H:%M:%SZ}; its site does not answer now: {reason}"
+                )
+                return State("Unknown", reasons.SITE_SILENT, message)
+            case _:
+                return State("True", reasons.FENCED, "the source is stopped and cannot be started in its zone")
     status: State = State(
         "Unknown" if isinstance(view.facts.source, Unknown) else "False",
         reasons.FENCE_PENDING,
@@ -206,7 +220,20 @@ def _active_site(view: View, ledger: Ledger) -> ActiveSite:
     if record.stage in starting and ledger.active_site is ledgers.ActiveSite.UNKNOWN:
         fenced = ledger.fence is not None and ledger.fence.confirmed_at is not None
         return ActiveSite.NONE if fenced else ActiveSite.UNKNOWN
+    if ledger.active_site is ledgers.ActiveSite.RECOVERY:
+        found = known(view.facts.machines)
+        if found is None:
+            return ActiveSite.UNKNOWN
+        if not any(machine.state is MachineState.RUNNING for machine in _own(ledger, found)):
+            return ActiveSite.NONE
     return ActiveSite(ledger.active_site.value)
+
+
+def _own(ledger: Ledger, found: Mapping[str, Machine]) -> list[Machine]:
+    """The machines of the failover that the server is in."""
+    record = ledger.failover
+    names = machines.attempt_machines(ledger.epoch, record) if record is not None else {}
+    return [machine for name, machine in found.items() if name in names]
 
 
 def _hardware(view: View) -> api.ServerFacts | None:

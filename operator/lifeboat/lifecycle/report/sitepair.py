@@ -42,7 +42,9 @@ def pair_status(
             failed_over=sum(server.status.phase in _FAILED_OVER for server in servers),
             faulty=sum(_faulty(server) for server in servers),
         ),
-        worst_lag_seconds=max((server.status.lag_seconds or 0 for server in servers), default=None),
+        worst_lag_seconds=max(
+            (server.status.lag_seconds for server in servers if server.status.lag_seconds is not None), default=None
+        ),
         inventory=_inventory(pair, primary, recovery),
         conditions=conditions(_states(pair, primary, recovery, servers), pair.status.conditions, generation, now),
     )

@@ -1,0 +1,129 @@
+"""How a failover ends: committed, so that the recovered server needs nothing any more, or rolled back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lifeboat.api.failover import FailoverPhase
+from lifeboat.engines import verbs
+from lifeboat.engines.facts import Known, MachineState, Replica, ReplicaState, Unknown
+from lifeboat.engines.ledger import ActiveSite, FailoverRecord, FailoverStage
+from lifeboat.lifecycle import machines, reasons
+from lifeboat.lifecycle.decide.stages import all_halted, spend, start_machine, to_stage
+from lifeboat.lifecycle.view import Draft, Notice, Subject, View, known
+
+
+def rollback_obstacle(view: View, record: FailoverRecord) -> Notice | None:
+    """Why the recovered server must go on serving: there is nothing yet that could serve in its place."""
+    if all(attempt.launched_at is None for attempt in record.attempts):
+        return None
+    if view.facts.exists == Known(value=False):
+        return Notice(
+            reasons.UNKNOWN_SERVER,
+            "there is no source to go back to: its zone's inventory has it no more. The recovered server goes on "
+            "serving; set rollback: false, or put the source back",
+        )
+    if isinstance(view.facts.source, Unknown):
+        return Notice(
+            reasons.SITE_SILENT,
+            f"the source's site does not answer ({view.facts.source.reason}), so the recovered server goes on serving; "
+            "the rollback follows once the site answers, unless rollback is set back to false",
+        )
+    return None
+
+
+def roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -> None:
+    """Stop the recovered server and keep its disks, lift the fence, and go back to the source."""
+    if not all_halted(view, draft, subject, record, keep=None):
+        return
+    source = view.facts.source
+    if view.facts.exists != Known(value=False):
+        if isinstance(source, Unknown):
+            message = (
+                "the recovered server is stopped; the source's fence is lifted once its site answers: " + source.reason
+            )
+            draft.note(subject, Notice(reasons.SITE_SILENT, message, stalled=False))
+            return
+        if source.value.fenced:
+            draft.act(subject, verbs.Unfence())
+            return
+    match view.facts.replica:
+        case Known(replica) if replica.state in (ReplicaState.STOPPED, ReplicaState.ABSENT):
+            pass
+        case _:
+            draft.act(subject, verbs.StopReplication(record.tip))
+            return
+    kept = tuple(machines.attempt_machines(draft.ledger.epoch, record))
+    serves = isinstance(source, Known) and source.value.running
+    message = "serves again" if serves else "is released but does not run: start it in its zone"
+    notice = Notice(reasons.ROLLED_BACK, f"the recovered server is stopped and the source {message}")
+    ledger = replace(
+        draft.ledger,
+        failover=None,
+        fence=None,
+        active_site=ActiveSite.PRIMARY,
+        replicating=False,
+        synced=False,
+        rolled_back=True,
+        leftovers=(*draft.ledger.leftovers, *kept),
+    )
+    attempts = tuple(replace(a, ended_at=a.ended_at or view.now) for a in record.attempts)
+    draft.ledger = spend(ledger, view, record.name, FailoverPhase.ROLLED_BACK, notice, attempts)
+
+
+def committed_unseen() -> Notice:
+    """Why a commit that was asked for before there was anything to look at is not carried out."""
+    return Notice(
+        reasons.COMMIT_TOO_EARLY,
+        "commit was asked for before the server was there to be looked at, and its checks did not prove it; nothing is "
+        "freed. Delete this Failover, which destroys nothing, and create another one without commit to go on",
+    )
+
+
+def commit(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -> None:
+    """Make the recovered server independent, then free the other attempts, the replica and the points."""
+    found = known(view.facts.machines)
+    replica = known(view.facts.replica)
+    if found is None or replica is None:
+        draft.note(subject, Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False))
+        return
+    serving = machines.failover_machine(draft.ledger.epoch, record.attempts[-1].number)
+    machine = found.get(serving)
+    if machine is None or (not machine.independent and machine.state is not MachineState.RUNNING):
+        machines.note_failed(view, draft, subject, serving)
+        start_machine(draft, subject, record)
+        return
+    if not machine.independent:
+        draft.act(subject, verbs.MakeIndependent(serving))
+        return
+    disks_of = machines.failover_machine(draft.ledger.epoch, record.attempts[-1].disks_of)
+    others = [
+        name
+        for name in (*machines.attempt_machines(draft.ledger.epoch, record), *draft.ledger.leftovers)
+        if name in found and name not in (serving, disks_of)
+    ]
+    for name in others:
+        draft.act(subject, verbs.RemoveMachine(name))
+    if others:
+        return
+    if _freeable(replica):
+        draft.act(subject, verbs.ReleaseReplica())
+        return
+    notice = Notice(reasons.COMMITTED, "the recovered server is independent; replica and points are freed")
+    to_stage(draft, record, FailoverStage.COMMITTED)
+    ledger = replace(draft.ledger, replicating=False, synced=False, leftovers=())
+    draft.ledger = spend(ledger, view, record.name, FailoverPhase.COMMITTED, notice, record.attempts)
+
+
+def release_rest(view: View, draft: Draft, subject: Subject) -> None:
+    """Free the points that a drill still held at the commit, once it is cleared."""
+    replica = known(view.facts.replica)
+    if replica is not None and _freeable(replica):
+        draft.act(subject, verbs.ReleaseReplica())
+
+
+def _freeable(replica: Replica) -> bool:
+    """Whether anything is left of the replica that no drill's machine stands on."""
+    if not replica.points:
+        return replica.state is not ReplicaState.ABSENT
+    return any(not point.used_by and not point.held for point in replica.points)

@@ -1,0 +1,167 @@
+"""Bad days: what goes wrong in between, in the order in which it does, and what must not come of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from lifeboat.engines.facts import MachineState
+from lifeboat.engines.verbs import Fence
+from lifeboat.lifecycle import reasons
+from lifeboat.lifecycle.view import DRILL, FAILOVER, PROTECTED_SERVER
+from tests.lifecycle.cluster import SERVER, Cluster
+
+CHECK = [{"name": "answers", "tcpSocket": {"port": 80}}]
+MINUTE = timedelta(minutes=1)
+
+
+def failed_over(cluster: Cluster | None = None) -> Cluster:
+    cluster = cluster or Cluster()
+    cluster.replicating()
+    cluster.failover("disaster", checks=CHECK)
+    cluster.until("FailedOver")
+    return cluster
+
+
+def test_the_link_breaks_first_and_then_the_zone_burns_and_latest_has_everything() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.run(30 * MINUTE, by=MINUTE)
+    held = cluster.world.write(SERVER)
+    cluster.world.cut_link()
+    cluster.run(timedelta(seconds=10))
+    cluster.world.kill_source(SERVER)
+    cluster.world.silence("zone-a")
+    cluster.failover("disaster", recoveryPoint="latest", checks=CHECK)
+    cluster.until("FailedOver")
+    assert cluster.world.contents(SERVER, "failover-1-1") == held
+
+
+def test_nothing_is_accepted_for_a_server_that_is_being_deleted() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.failover("disaster")
+    cluster.delete(PROTECTED_SERVER, SERVER)
+    cluster.run(MINUTE)
+    cluster.objects.pop((FAILOVER, "disaster"), None)
+    cluster.protect()
+    cluster.run(5 * MINUTE)
+    assert cluster.world.running(SERVER)
+    assert cluster.ledger.failover is None
+    assert not [verb for _, verb in cluster.world.performed if isinstance(verb, Fence)]
+
+
+def test_the_object_that_fences_is_not_let_go_before_the_fence_stands() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.world.silence("zone-a")
+    cluster.failover("disaster")
+    cluster.until("FailedOver")
+    cluster.delete(PROTECTED_SERVER, SERVER)
+    cluster.run(MINUTE)
+    assert cluster.condition(PROTECTED_SERVER, SERVER, "Ready")["reason"] == reasons.FENCE_PENDING
+    cluster.world.answer("zone-a")
+    cluster.run(MINUTE)
+    assert not cluster.world.running(SERVER)
+    assert (PROTECTED_SERVER, SERVER) not in cluster.objects
+
+
+def test_a_dead_server_is_not_committed_and_not_called_ready() -> None:
+    cluster = failed_over()
+    cluster.world.fail_machine(SERVER, "failover-1-1", "killed")
+    cluster.edit(FAILOVER, "disaster", commit=True)
+    cluster.run(MINUTE)
+    assert cluster.ledger.failover is not None
+    assert cluster.ledger.failover.stage.value == "AwaitingCommit"
+    for kind, name in ((FAILOVER, "disaster"), (PROTECTED_SERVER, SERVER)):
+        assert cluster.condition(kind, name, "Ready")["reason"] == reasons.MACHINE_STOPPED
+    assert cluster.status(PROTECTED_SERVER, SERVER)["activeSite"] == "None"
+
+
+def test_a_server_that_dies_during_the_commit_is_started_again() -> None:
+    cluster = failed_over()
+    cluster.edit(FAILOVER, "disaster", commit=True)
+    while cluster.ledger.failover is None or cluster.ledger.failover.stage.value != "Committing":
+        cluster.step()
+    cluster.world.fail_machine(SERVER, "failover-1-1", "killed")
+    cluster.until("Committed")
+    assert cluster.machines["failover-1-1"].state is MachineState.RUNNING
+
+
+def test_a_commit_asked_for_too_early_frees_nothing_when_the_checks_fail() -> None:
+    cluster = Cluster(checks_pass=False)
+    cluster.replicating()
+    cluster.failover("disaster", checks=CHECK)
+    cluster.step()
+    cluster.step()
+    cluster.edit(FAILOVER, "disaster", commit=True)
+    cluster.run(MINUTE)
+    assert cluster.condition(FAILOVER, "disaster", "Stalled")["reason"] == reasons.COMMIT_TOO_EARLY
+    assert cluster.status(PROTECTED_SERVER, SERVER)["recoveryPointCount"] > 0
+    cluster.delete(FAILOVER, "disaster")
+    cluster.failover("carry-on", checks=CHECK)
+    cluster.run(timedelta(seconds=5))
+    cluster.edit(FAILOVER, "carry-on", commit=True)
+    cluster.until("Committed")
+
+
+def test_the_age_of_the_tip_is_told_as_it_is() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.edit(PROTECTED_SERVER, SERVER, replication={"enabled": False})
+    cluster.run(timedelta(days=1), by=timedelta(hours=1))
+    cluster.failover("disaster", recoveryPoint="latest")
+    cluster.until("FailedOver")
+    age = cluster.status(FAILOVER, "disaster")["recoveryPoint"]["ageSeconds"]
+    assert abs(age - 86400) < 3700
+
+
+def test_two_drills_that_ask_for_any_elastic_ip_get_two() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    for name in ("one", "two"):
+        cluster.drill(name, instance={"elasticIP": "auto"})
+    cluster.run(timedelta(seconds=20))
+    given = {cluster.status(DRILL, name)["instance"]["elasticIP"] for name in ("one", "two")}
+    assert given == {"127.0.10.5", "127.0.10.6"}
+
+
+def test_an_heir_without_an_instance_restarts_nothing() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.failover("disaster", checks=CHECK, instance={"cpu": 4})
+    cluster.until("FailedOver")
+    cluster.delete(FAILOVER, "disaster")
+    cluster.failover("carry-on", checks=CHECK)
+    cluster.run(MINUTE)
+    assert list(cluster.machines) == ["failover-1-1"]
+    assert cluster.status(FAILOVER, "carry-on")["phase"] == "AwaitingCommit"
+
+
+def test_the_fence_is_not_called_standing_where_it_cannot_be_seen() -> None:
+    cluster = failed_over()
+    assert cluster.condition(FAILOVER, "disaster", "SourceFenced")["status"] == "True"
+    cluster.world.silence("zone-a")
+    cluster.run(timedelta(seconds=5))
+    assert cluster.condition(FAILOVER, "disaster", "SourceFenced")["status"] == "Unknown"
+
+
+def test_points_go_on_when_the_client_is_silent() -> None:
+    cluster = Cluster()
+    tiers = [{"every": "10s", "for": "5m", "applicationConsistent": True}]
+    cluster.replicating(recoveryPoints=tiers)
+    cluster.world.set_agent(SERVER, connected=False)
+    before = cluster.status(PROTECTED_SERVER, SERVER)["latestRecoveryPointTime"]
+    cluster.run(MINUTE)
+    assert cluster.status(PROTECTED_SERVER, SERVER)["latestRecoveryPointTime"] > before
+
+
+def test_a_drill_whose_object_vanished_does_not_hold_its_server_for_good() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.drill("rehearsal")
+    cluster.run(timedelta(seconds=10))
+    del cluster.objects[DRILL, "rehearsal"]
+    cluster.delete(PROTECTED_SERVER, SERVER)
+    cluster.run(MINUTE)
+    assert (PROTECTED_SERVER, SERVER) not in cluster.objects
+    assert not cluster.machines
