@@ -22,11 +22,6 @@ HARNESSES: dict[str, Factory] = {
 MARKS = {"qemu": (pytest.mark.qemu, pytest.mark.timeout(600))}
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "qemu: runs on virtual machines; left out by `-m 'not qemu'`")
-    config.addinivalue_line("markers", "guest: is about what runs in a machine, so its world's machines boot something")
-
-
 @pytest.fixture(scope="session")
 async def shared_guest() -> AsyncIterator[SharedGuest]:
     shared = SharedGuest()
