@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.engines.contract import LedgerConflict, Retry, StaleTerm, Target
-from lifeboat.engines.facts import Unknown
+from lifeboat.engines.contract import LedgerConflict, Refused, Retry, StaleTerm, Target
+from lifeboat.engines.facts import Known, Unknown
 from lifeboat.engines.ledger import Ledger, decode
 from lifeboat.engines.qemu import QemuEngine
+from lifeboat.engines.qemu.ledgers import Ledgers
+from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import TakePoint
 from tests.engines.qemu.conftest import SERVER, World, known
 
@@ -87,3 +89,27 @@ async def test_every_server_with_a_ledger_is_seen(zones: World) -> None:
     await zones.engine.record(Target(zones.pair, "forgotten", 1), Ledger("forgotten"))
     facts = await zones.engine.observe(zones.pair, [])
     assert set(facts.servers) == {"forgotten"}
+
+
+async def test_a_server_whose_id_cannot_be_blinds_no_other_one(zones: World) -> None:
+    facts = await zones.engine.observe(zones.pair, [SERVER, "a..b"])
+    assert isinstance(facts.servers["a..b"].ledger, Unknown)
+    assert "not a valid server id" in facts.servers["a..b"].ledger.reason
+    assert isinstance(facts.servers[SERVER].ledger, Known)
+
+
+async def test_a_look_that_fails_is_unknown_of_its_server_only(zones: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Ledgers.load
+
+    def broken(self: Ledgers, zone: Zone, server_id: str) -> Ledger:
+        if server_id == "odd":
+            raise Refused("nothing is to be had here")
+        return load(self, zone, server_id)
+
+    monkeypatch.setattr(Ledgers, "load", broken)
+    monkeypatch.setattr(Ledgers, "fact", lambda self, zone, server_id: Known(self.load(zone, server_id)))
+    facts = await zones.engine.observe(zones.pair, [SERVER, "odd"])
+    odd = facts.servers["odd"]
+    for fact in (odd.exists, odd.hardware, odd.source, odd.replica, odd.machines, odd.ledger):
+        assert fact == Unknown("nothing is to be had here")
+    assert isinstance(facts.servers[SERVER].ledger, Known)

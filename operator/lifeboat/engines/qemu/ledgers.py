@@ -12,7 +12,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from lifeboat.engines.contract import LedgerConflict, Retry, StaleTerm
+from lifeboat.engines.contract import EngineError, LedgerConflict, Retry, StaleTerm
 from lifeboat.engines.facts import Fact, Known, Unknown
 from lifeboat.engines.ledger import Ledger, decode, encode
 from lifeboat.engines.qemu import files
@@ -56,7 +56,7 @@ class Ledgers:
         """The newest version as a fact."""
         try:
             return Known(self.load(zone, server_id))
-        except Retry as error:
+        except (EngineError, OSError) as error:
             return Unknown(str(error))
 
     def check_term(self, zone: Zone, server_id: str, term: int) -> None:

@@ -75,7 +75,7 @@ class Observer:
             wanted.update(self._ledgers.server_ids(recovery))
         ordered = sorted(wanted)
         async with asyncio.TaskGroup() as group:
-            looks = [group.create_task(self._server(primary, recovery, server_id)) for server_id in ordered]
+            looks = [group.create_task(self._look_at(primary, recovery, server_id)) for server_id in ordered]
             sites = [group.create_task(asyncio.to_thread(self._site, zone)) for zone in (primary, recovery)]
         return PairFacts(
             primary=sites[0].result(),
@@ -120,6 +120,14 @@ class Observer:
             )
         except (EngineError, OSError) as error:
             return Unknown(str(error))
+
+    async def _look_at(self, primary: Zone | Unknown, recovery: Zone | Unknown, server_id: str) -> ServerFacts:
+        """The facts of a server; what goes wrong with it is unknown of it, and of no other one."""
+        try:
+            return await self._server(primary, recovery, server_id)
+        except (EngineError, OSError) as error:
+            nothing = Unknown(str(error) or type(error).__name__)
+            return ServerFacts(server_id, nothing, nothing, nothing, nothing, nothing, nothing)
 
     async def _server(self, primary: Zone | Unknown, recovery: Zone | Unknown, server_id: str) -> ServerFacts:
         async with self._slots:
