@@ -102,6 +102,12 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         values.parse_time(text)
 
 
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_a_time_that_utc_does_not_have_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="outside the years"):
+        values.parse_time(text)
+
+
 def _failover(**spec: object) -> Failover:
     return Failover.parse({"metadata": META, "spec": {"serverRef": {"name": "web"}, **spec}})
 

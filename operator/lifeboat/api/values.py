@@ -109,7 +109,10 @@ def parse_time(text: str) -> datetime:
     """
     if not re.fullmatch(RFC3339, text):
         raise ValueError(f"{text!r} is no RFC 3339 time: write one such as 2026-01-31T12:00:00Z")
-    return datetime.fromisoformat(text).astimezone(UTC)
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is outside the years 1 to 9999 of UTC") from error
 
 
 def format_time(time: datetime) -> str:
