@@ -80,6 +80,7 @@ WRONG = [
     Case("server-no-pair", ProtectedServer, {"serverId": "vm-17"}, "spec.sitePairRef: Required value"),
     Case("server-no-id", ProtectedServer, {"sitePairRef": {"name": "eu"}}, "spec.serverId: Required value"),
     Case("server-id", ProtectedServer, {**SERVER, "serverId": "vm 17"}, ID),
+    Case("server-id-dots", ProtectedServer, {**SERVER, "serverId": "a..b"}, "without two dots in a row"),
     Case("server-pair", ProtectedServer, {**SERVER, "sitePairRef": {"name": "EU"}}, "write the name of an object"),
     Case(
         "server-policy", ProtectedServer, {**SERVER, "deletionPolicy": "Keep"}, 'supported values: "Retain", "Delete"'

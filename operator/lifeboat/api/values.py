@@ -191,10 +191,13 @@ MicroTime = Annotated[AwareDatetime, PlainSerializer(format_micro_time, return_t
 
 Id = Annotated[
     str,
-    _named(
-        ID,
+    _text(
         63,
-        "write 1 to 63 letters, digits, dots, underscores or hyphens, beginning and ending with a letter or digit",
+        cel.rule(
+            f"self.matches(r'{ID}') && !self.contains('..')",
+            "write 1 to 63 letters, digits, dots, underscores or hyphens, beginning and ending with a letter or digit, "
+            "without two dots in a row",
+        ),
     ),
 ]
 """The name of a zone, a network or a server at a site."""
