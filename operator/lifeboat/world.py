@@ -169,15 +169,18 @@ class World:
         return self._of(key_of(server), Failover)
 
     def rivals(self, server: ProtectedServer, pair: SitePair) -> tuple[ProtectedServer, ...]:
-        """Other ProtectedServers that name the same server of the same two zones, in any namespace."""
-        zones = _zones(pair)
+        """Other ProtectedServers that name the same server of the same primary zone, in any namespace.
+
+        Whatever zone they are recovered in: a server that two of them fail over would serve twice.
+        """
+        zone = pair.spec.primary.zone
         found = []
         for key in sorted(self._same_server.get(server.spec.server_id, ())):
             other = self.get(ProtectedServer, key.namespace, key.name)
             if other is None or other.metadata.uid == server.metadata.uid:
                 continue
             its_pair = self.get(SitePair, key.namespace, other.spec.site_pair_ref.name)
-            if its_pair is not None and _zones(its_pair) == zones:
+            if its_pair is not None and its_pair.spec.primary.zone == zone:
                 found.append(other)
         return tuple(found)
 
@@ -230,10 +233,6 @@ class World:
 def key_of(resource: Resource) -> Key:
     """The key of an object."""
     return Key(type(resource).__name__, resource.metadata.namespace, resource.metadata.name)
-
-
-def _zones(pair: SitePair) -> tuple[str, str]:
-    return pair.spec.primary.zone, pair.spec.recovery.zone
 
 
 def _version(body: Mapping[str, Any]) -> int:

@@ -74,7 +74,7 @@ def test_what_belongs_to_what(world: World) -> None:
     assert world.children(Key("ProtectedServer", "ns", "web")) == [Key("Drill", "ns", "d")]
 
 
-def test_rivals_name_the_same_server_of_the_same_zones(world: World) -> None:
+def test_rivals_name_the_same_server_of_the_same_primary_zone(world: World) -> None:
     world.put(pair())
     world.put(pair(namespace="other"))
     world.put(pair("elsewhere", recovery="c", namespace="other"))
@@ -84,7 +84,7 @@ def test_rivals_name_the_same_server_of_the_same_zones(world: World) -> None:
     world.put(server("lost", pair_name="nothing"))
     its = world.get(SitePair, "ns", "pair")
     assert its is not None
-    assert [each.metadata.name for each in world.rivals(found(world), its)] == ["mine"]
+    assert [each.metadata.name for each in world.rivals(found(world), its)] == ["mine", "third"]
 
 
 def test_an_unreadable_object_is_kept_out_and_mended(world: World) -> None:

@@ -144,7 +144,11 @@ async def start(monitors: Monitors, spec: MachineSpec) -> None:
     try:
         await processes.wait_ready(pid, pid_file, log, _START)
         await _listens(monitors, spec.folder, pid)
-    except (Retry, TimeoutError) as error:
+    except BaseException as error:
+        # A machine that comes up later would be one that nobody knows of: it ends here, however this ended.
+        processes.kill_child(pid)
+        if not isinstance(error, Retry | TimeoutError):
+            raise
         if any(text in str(error) for text in files.FULL_TEXTS):
             raise NoSpace(f"machine {spec.name}: {error}") from error
         raise Retry(f"machine {spec.name} does not start: {error}") from error

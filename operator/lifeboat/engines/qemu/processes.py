@@ -64,6 +64,13 @@ def _let_go() -> None:
         child.returncode = 0
 
 
+def kill_child(pid: int) -> None:
+    """Kill a process that this one has just started, whether or not it has written its pid file."""
+    child = _children.get(pid)
+    if child is not None and child.poll() is None:
+        child.kill()
+
+
 def alive(pid: int) -> bool:
     """Whether a process is there and has not ended. One that is ending still has its files, and locks on them."""
     child = _children.get(pid)

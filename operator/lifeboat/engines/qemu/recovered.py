@@ -189,13 +189,20 @@ class Recovered:
 
     def addresses(self, zone: Zone, network: str) -> dict[str, str]:
         """The addresses in a network that machines have which are not cut off from it."""
-        return {
-            each.address: user(each) for each in self.serving(zone) if each.network == network and not each.isolated
-        }
+        return {each.address: user(each) for each in self._using(zone) if each.network == network and not each.isolated}
 
     def elastic_ips(self, zone: Zone) -> dict[str, str]:
         """The elastic IPs that launched machines have."""
-        return {each.elastic_ip: user(each) for each in self.serving(zone) if each.elastic_ip is not None}
+        return {each.elastic_ip: user(each) for each in self._using(zone) if each.elastic_ip is not None}
+
+    def _using(self, zone: Zone) -> tuple[MachineRecord, ...]:
+        """The launched machines that run or are being started: two that start at once must not get one address."""
+        return tuple(
+            record
+            for record in all_machines(zone)
+            if record.wanted is Wanted.STARTING
+            or machine.running(zone.machine_folder(record.server_id, record.name)) is not None
+        )
 
     async def _prepare(self, zone: Zone, server_id: str, verb: Launch, record: MachineRecord | None) -> MachineRecord:
         """Check everything, then write down what is started and make its disks."""

@@ -124,6 +124,9 @@ class Replicas:
         await storage_daemon.stop(self._monitors, target, server_id)
         record = await layers.load(self._monitors, target, server_id) or record
         changes: dict[str, object] = {"replicating": False, "mirrored": False, "offered": False}
+        if record.consistent():
+            # What is frozen later is of this moment, however long it was in step before.
+            changes["synced_at"] = time_of_tip
         if verb.freeze_as is not None and record.point_layer(verb.freeze_as) is None:
             if record.tip is None:
                 raise Refused(f"replication of server {server_id} is stopped: there is nothing newer to freeze")
