@@ -174,7 +174,6 @@ class World:
             )
         processes.keep(child)
         pid_file.write_text(json.dumps({"pid": child.pid, "created": psutil.Process(child.pid).create_time()}))
-        (self.folder / "operator.port").write_text(str(port))
         deadline = time.monotonic() + seconds
         while not _answers(port):
             if child.poll() is not None or time.monotonic() > deadline:
@@ -182,11 +181,6 @@ class World:
                 raise WorldError(f"the operator did not become ready:\n{tail}")
             time.sleep(0.05)
         return child.pid
-
-    @property
-    def operator_url(self) -> str:
-        """Where the operator's probes and metrics answer."""
-        return f"http://127.0.0.1:{(self.folder / 'operator.port').read_text()}"
 
     def stop_operator(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End the operator: SIGTERM asks it to, SIGKILL is a crash."""

@@ -641,6 +641,18 @@ def test_current_is_refused_while_the_replica_is_not_consistent_and_a_point_stil
     cluster.until("FailedOver")
 
 
+def test_a_point_that_cannot_be_read_is_shown_and_refused() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    point = cluster.status(PROTECTED_SERVER, SERVER)["recoveryPoints"][0]["name"]
+    cluster.world.spoil_point(SERVER, point, "a layer is missing")
+    cluster.drill("rehearsal", recoveryPoint=point)
+    cluster.run(timedelta(seconds=5))
+    shown = cluster.status(PROTECTED_SERVER, SERVER)["recoveryPoints"][0]
+    assert (shown["state"], shown["reason"]) == ("Unusable", "a layer is missing")
+    assert cluster.condition(DRILL, "rehearsal", "Stalled")["reason"] == reasons.POINT_UNUSABLE
+
+
 def test_a_spent_drill_name_shows_its_outcome_and_never_acts_again() -> None:
     cluster = Cluster()
     cluster.replicating()

@@ -179,14 +179,6 @@ class Recovered:
             raise Refused(f"server {server_id} has no machine {name} in zone {zone.name}")
         return record
 
-    def serving(self, zone: Zone) -> tuple[MachineRecord, ...]:
-        """The launched machines of a zone that run."""
-        return tuple(
-            record
-            for record in all_machines(zone)
-            if machine.running(zone.machine_folder(record.server_id, record.name)) is not None
-        )
-
     def addresses(self, zone: Zone, network: str) -> dict[str, str]:
         """The addresses in a network that machines have which are not cut off from it."""
         return {each.address: user(each) for each in self._using(zone) if each.network == network and not each.isolated}

@@ -69,11 +69,6 @@ class Controls:
                 zone.taken[network][address] = server_id
         self.touch_source(zone.servers[server_id])
 
-    def resize_server(self, server_id: str, hardware: Hardware) -> None:
-        """Change what a server is made of."""
-        self._source(server_id).hardware = hardware
-        self.touch_source(self._source(server_id))
-
     def remove_server(self, server_id: str) -> None:
         """Take a server out of the zone's inventory for good."""
         found = self._source(server_id)
