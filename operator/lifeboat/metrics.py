@@ -55,7 +55,7 @@ class Metrics:
     def server(self, key: Key, view: View, status: Mapping[str, Any]) -> None:
         """Take in what was just seen of a protected server; what is unknown has no series."""
         self._set_phase(key, status.get("phase"))
-        replica = known(view.facts.replica)
+        replica = known(view.way.replica)
         self._set(self._lag, key, replica.lag_seconds if replica is not None else None)
         self._set(self._copied, key, replica.copied_bytes if replica is not None else None)
         self._set(self._total, key, replica.total_bytes if replica is not None else None)

@@ -23,11 +23,11 @@ from lifeboat.engines.facts import (
     PairFacts,
     Replica,
     ReplicaState,
-    ServerFacts,
     SiteFacts,
     Source,
+    Way,
 )
-from lifeboat.engines.ledger import Ledger
+from lifeboat.engines.ledger import Direction, Ledger
 from lifeboat.engines.verbs import Launch, Shape, StartReplication, Verb
 
 T = TypeVar("T")
@@ -39,6 +39,8 @@ class Harness(Protocol):
     engine: Engine
     pair: Pair
     server_id: str
+    direction: Direction
+    """The way that verbs act and facts are looked at."""
     recovery_network: str
     replication_network: str
     outside_address: str
@@ -52,7 +54,7 @@ class Harness(Protocol):
         """A free address of the recovery network, another one for each number from 0 to 9."""
         ...
 
-    async def settle(self, predicate: Callable[[ServerFacts], bool], timeout: float = 120.0) -> ServerFacts:  # noqa: ASYNC109 - simulated seconds, where time is
+    async def settle(self, predicate: Callable[[Way], bool], timeout: float = 120.0) -> Way:  # noqa: ASYNC109 - simulated seconds, where time is
         """Observe until the predicate holds, and fail after so many seconds of the engine's time."""
         ...
 
@@ -129,7 +131,7 @@ class Stage:
         self.harness = harness
 
     def target(self, term: int = 1) -> Target:
-        return Target(self.harness.pair, self.harness.server_id, term)
+        return Target(self.harness.pair, self.harness.server_id, term, self.harness.direction)
 
     async def perform(self, *verbs: Verb, term: int = 1) -> None:
         for verb in verbs:
@@ -143,11 +145,14 @@ class Stage:
     async def look(self) -> PairFacts:
         return await self.harness.engine.observe(self.harness.pair, [self.harness.server_id])
 
-    async def server(self) -> ServerFacts:
-        return (await self.look()).servers[self.harness.server_id]
+    async def server(self) -> Way:
+        return (await self.look()).servers[self.harness.server_id].way(self.harness.direction)
 
     async def recovery(self) -> SiteFacts:
         return known((await self.look()).recovery)
+
+    async def ledger(self) -> Ledger:
+        return known((await self.look()).servers[self.harness.server_id].ledger)
 
     async def replica(self) -> Replica:
         return known((await self.server()).replica)
@@ -200,7 +205,7 @@ class Stage:
         looks = iter((False, False, True))
         await self.harness.settle(lambda _: next(looks))
 
-    def is_up(self, facts: ServerFacts, machine: str) -> bool:
+    def is_up(self, facts: Way, machine: str) -> bool:
         """Whether the client in a machine answers, or the machine runs where there is none."""
         found = known(facts.machines).get(machine)
         if found is None:

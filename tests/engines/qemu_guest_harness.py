@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 
 from demo.guest import GuestImage, build, copy_disks
 from lifeboat.engines.contract import Retry, Target
-from lifeboat.engines.facts import Known, ReplicaState, ServerFacts
+from lifeboat.engines.facts import Known, ReplicaState, Way
 from lifeboat.engines.qemu import forwards
 from lifeboat.engines.verbs import ReleaseReplica, RemoveMachine, StopReplication, Unfence, Verb
 from tests.engines.harness import known
@@ -78,8 +78,9 @@ class GuestHarness(Zones):
         target = Target(self.pair, self.server_id, 1 << 30)
         for zone in (self.pair.primary_zone, self.pair.recovery_zone):
             await self.answer(zone)
-        facts = await self.settle(lambda _: True)
-        assert known(facts.ledger).version == 0, "a case about the guest records no ledger"
+        seen = (await self.engine.observe(self.pair, [self.server_id])).servers[self.server_id]
+        facts = seen.forward
+        assert known(seen.ledger).version == 0, "a case about the guest records no ledger"
         removals = [RemoveMachine(name) for name in known(facts.machines)]
         verbs: list[Verb] = [Unfence(), StopReplication(), *removals, ReleaseReplica()]
         for verb in verbs:
@@ -145,7 +146,7 @@ class GuestHarness(Zones):
                 await asyncio.sleep(0.2)
 
 
-def _nothing_there(facts: ServerFacts) -> bool:
+def _nothing_there(facts: Way) -> bool:
     return known(facts.machines) == {} and known(facts.replica).state is ReplicaState.ABSENT
 
 

@@ -23,7 +23,8 @@ import pytest
 import yaml
 
 from lifeboat.engines.contract import Engine, Pair, Refused
-from lifeboat.engines.facts import ServerFacts
+from lifeboat.engines.facts import Way
+from lifeboat.engines.ledger import Direction
 from lifeboat.engines.qemu import machine, processes, storage_daemon
 from lifeboat.engines.qemu.engine import QemuEngine
 
@@ -48,6 +49,7 @@ class Zones:
         self.zones = Path(tempfile.mkdtemp(prefix="lifeboat-"))
         self.memory_bytes = memory_mib * MIB
         self.pair = Pair("zone-a", "zone-b")
+        self.direction = Direction.FORWARD
         self.owner = QemuEngine(self.zones)
         self.engine: Engine = self.owner
         self._storage = self.zones / "zone-b" / "standard"
@@ -88,11 +90,11 @@ class Zones:
     def address(self, number: int) -> str:
         return f"10.72.0.{100 + number}"
 
-    async def settle(self, predicate: Callable[[ServerFacts], bool], timeout: float = 120.0) -> ServerFacts:  # noqa: ASYNC109 - the protocol's name for it
+    async def settle(self, predicate: Callable[[Way], bool], timeout: float = 120.0) -> Way:  # noqa: ASYNC109 - the protocol's name for it
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while True:
-            facts = (await self.engine.observe(self.pair, [self.server_id])).servers[self.server_id]
+            facts = (await self.engine.observe(self.pair, [self.server_id])).servers[self.server_id].way(self.direction)
             if predicate(facts):
                 return facts
             assert loop.time() < deadline, f"not seen in {timeout:g} s, last: {facts}"

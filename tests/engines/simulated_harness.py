@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from lifeboat.engines.contract import Capabilities, Engine, ExecResult, Refused
-from lifeboat.engines.facts import Disk, Hardware, ServerFacts
-from lifeboat.engines.ledger import ScriptOutcome
+from lifeboat.engines.facts import Disk, Hardware, Way
+from lifeboat.engines.ledger import Direction, ScriptOutcome
 from lifeboat.engines.simulated.engine import SimulatedEngine
 from lifeboat.engines.simulated.guest import Visit
 from lifeboat.engines.simulated.guest import run as run_program
@@ -33,6 +33,7 @@ class SimulatedHarness:
     def __init__(self, capabilities: Capabilities = ALL) -> None:
         self.world = World(datetime(2026, 1, 1, tzinfo=UTC), capabilities=capabilities)
         self.pair = self.world.pair
+        self.direction = Direction.FORWARD
         for zone, network in ((self.pair.primary_zone, "serving"), (self.pair.recovery_zone, "recovery")):
             self.world.add_network(zone, network, "10.0.1.0/24" if network == "serving" else "10.0.2.0/24")
         self.world.add_network(self.pair.recovery_zone, "replication", "10.0.3.0/24")
@@ -68,10 +69,10 @@ class SimulatedHarness:
     def address(self, number: int) -> str:
         return f"10.0.2.{100 + number}"
 
-    async def settle(self, predicate: Callable[[ServerFacts], bool], timeout: float = 120.0) -> ServerFacts:  # noqa: ASYNC109 - simulated seconds
+    async def settle(self, predicate: Callable[[Way], bool], timeout: float = 120.0) -> Way:  # noqa: ASYNC109 - simulated seconds
         deadline = self.world.now + timedelta(seconds=timeout)
         while True:
-            facts = (await self.engine.observe(self.pair, [self.server_id])).servers[self.server_id]
+            facts = (await self.engine.observe(self.pair, [self.server_id])).servers[self.server_id].way(self.direction)
             if predicate(facts):
                 return facts
             assert self.world.now < deadline, f"not seen in {timeout:g} s, last: {facts}"

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from lifeboat.engines.contract import LedgerConflict, Refused, Retry, StaleTerm, Unreachable
-from lifeboat.engines.facts import Known, Replica, ReplicaState, ServerFacts, Unknown
+from lifeboat.engines.facts import Known, Replica, ReplicaState, Unknown, Way
 from lifeboat.engines.ledger import ActiveSite, Claim, Ledger
 from lifeboat.engines.verbs import (
     Fence,
@@ -43,7 +43,7 @@ async def test_observe_sees_both_sites_and_the_server(stage: Stage, harness: Har
     recovery = known(seen.recovery)
     assert recovery.network(harness.recovery_network) is not None
     assert recovery.network(harness.replication_network) is not None
-    server = seen.servers[harness.server_id]
+    server = seen.servers[harness.server_id].way(harness.direction)
     assert known(server.exists)
     assert known(server.source).running
     assert not known(server.source).fenced
@@ -63,7 +63,7 @@ async def test_observe_changes_nothing(stage: Stage) -> None:
 
 async def test_a_server_that_its_site_does_not_have_is_known_not_to_exist(harness: Harness) -> None:
     seen = await harness.engine.observe(harness.pair, ["no-such-server"])
-    assert seen.servers["no-such-server"].exists == Known(value=False)
+    assert seen.servers["no-such-server"].forward.exists == Known(value=False)
 
 
 async def test_a_silent_primary_makes_its_facts_unknown_with_a_reason_and_no_others(
@@ -75,12 +75,13 @@ async def test_a_silent_primary_makes_its_facts_unknown_with_a_reason_and_no_oth
     await stage.record(Ledger(harness.server_id))
     await harness.silence(harness.pair.primary_zone)
     seen = await stage.look()
-    server = seen.servers[harness.server_id]
+    ledger = seen.servers[harness.server_id].ledger
+    server = seen.servers[harness.server_id].way(harness.direction)
     for fact in (seen.primary, server.exists, server.source):
         assert isinstance(fact, Unknown)
         assert fact.reason
     assert known(seen.recovery).zone == harness.pair.recovery_zone
-    assert known(server.ledger).version == 1
+    assert known(ledger).version == 1
     assert known(server.machines) == {}
     assert known(server.hardware).cpu == hardware.cpu
     assert known(server.hardware).memory_bytes == hardware.memory_bytes
@@ -94,8 +95,9 @@ async def test_a_silent_primary_makes_its_facts_unknown_with_a_reason_and_no_oth
 async def test_a_silent_recovery_site_makes_its_facts_unknown_with_a_reason(stage: Stage, harness: Harness) -> None:
     await harness.silence(harness.pair.recovery_zone)
     seen = await stage.look()
-    server = seen.servers[harness.server_id]
-    for fact in (seen.recovery, server.replica, server.machines, server.ledger):
+    ledger = seen.servers[harness.server_id].ledger
+    server = seen.servers[harness.server_id].way(harness.direction)
+    for fact in (seen.recovery, server.replica, server.machines, ledger):
         assert isinstance(fact, Unknown)
         assert fact.reason
     assert known(server.source).running
@@ -108,11 +110,11 @@ async def test_a_new_engine_instance_sees_everything(stage: Stage, harness: Harn
     await stage.perform(TakePoint("point-1"))
     await stage.launch("drill-1", "point-1", stage.shape(isolated=True))
     await stage.record(Ledger(harness.server_id))
-    before = await stage.server()
+    before, recorded = await stage.server(), await stage.ledger()
     await harness.restart_engine()
     await stage.reaches(ReplicaState.SYNCED)
     after = await stage.server()
-    assert known(after.ledger) == known(before.ledger)
+    assert await stage.ledger() == recorded
     assert known(after.machines) == known(before.machines)
     assert known(after.replica).points == known(before.replica).points
 
@@ -121,7 +123,7 @@ async def test_a_new_engine_instance_sees_everything(stage: Stage, harness: Harn
 
 
 async def test_a_ledger_that_was_never_recorded_has_version_zero(stage: Stage, harness: Harness) -> None:
-    assert known((await stage.server()).ledger) == Ledger(harness.server_id)
+    assert (await stage.ledger()) == Ledger(harness.server_id)
 
 
 async def test_a_recorded_ledger_is_read_back_with_its_version_and_term(stage: Stage, harness: Harness) -> None:
@@ -129,7 +131,7 @@ async def test_a_recorded_ledger_is_read_back_with_its_version_and_term(stage: S
     stored = await stage.record(ledger, term=3)
     assert stored == replace(ledger, version=1, term=3)
     await harness.restart_engine()
-    assert known((await stage.server()).ledger) == stored
+    assert await stage.ledger() == stored
 
 
 async def test_a_server_with_a_ledger_is_seen_without_being_asked_for(stage: Stage, harness: Harness) -> None:
@@ -142,7 +144,7 @@ async def test_record_refuses_a_version_that_is_not_the_stored_one(stage: Stage,
     for version in (0, 2):
         with pytest.raises(LedgerConflict):
             await stage.record(replace(stored, version=version))
-    assert known((await stage.server()).ledger) == stored
+    assert await stage.ledger() == stored
 
 
 async def test_of_two_records_at_the_same_moment_one_wins(stage: Stage, harness: Harness) -> None:
@@ -203,7 +205,7 @@ async def test_progress_grows_to_the_allocated_data(stage: Stage, harness: Harne
     allocated = sum(disk.allocated_bytes for disk in hardware.disks)
     seen: list[Replica] = []
 
-    def watch(facts: ServerFacts) -> bool:
+    def watch(facts: Way) -> bool:
         seen.append(known(facts.replica))
         return seen[-1].state is ReplicaState.SYNCED
 
@@ -227,7 +229,7 @@ async def test_a_bandwidth_limit_slows_the_full_copy_and_can_be_lifted(stage: St
         return
     await stage.perform(stage.copy(bandwidth_limit=1 << 20))
 
-    def measured(facts: ServerFacts) -> bool:
+    def measured(facts: Way) -> bool:
         replica = known(facts.replica)
         return replica.state is ReplicaState.COPYING and replica.bytes_per_second > 0
 
@@ -321,7 +323,7 @@ async def _resume(stage: Stage, harness: Harness) -> list[Replica]:
     return seen
 
 
-def _saw_sync(facts: ServerFacts, seen: list[Replica]) -> bool:
+def _saw_sync(facts: Way, seen: list[Replica]) -> bool:
     seen.append(known(facts.replica))
     return seen[-1].state is ReplicaState.SYNCED
 

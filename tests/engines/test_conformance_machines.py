@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from lifeboat.engines.contract import Refused, Retry, Script, Target
-from lifeboat.engines.facts import MachineState, ReplicaState, ServerFacts
+from lifeboat.engines.facts import MachineState, ReplicaState, Way
 from lifeboat.engines.verbs import (
     Halt,
     Launch,
@@ -108,7 +108,7 @@ async def test_a_taken_address_is_refused_unless_the_machine_is_isolated(stage: 
 async def test_a_drill_leaves_replication_in_sync_and_points_can_be_taken(stage: Stage, harness: Harness) -> None:
     states: set[ReplicaState] = set()
 
-    def watch(facts: ServerFacts) -> bool:
+    def watch(facts: Way) -> bool:
         states.add(known(facts.replica).state)
         return stage.is_up(facts, "drill")
 

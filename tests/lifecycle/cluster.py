@@ -7,7 +7,7 @@ between any two steps, lose a status, recreate an object or start anew as after 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -170,7 +170,7 @@ class Cluster:
     @property
     def machines(self) -> dict[str, Any]:
         """The machines at the recovery site."""
-        facts = self.world.observe(self.world.pair, [SERVER]).servers[SERVER].machines
+        facts = self.world.observe(self.world.pair, [SERVER]).servers[SERVER].forward.machines
         return dict(facts.value) if isinstance(facts, Known) else {}
 
     def view(self) -> View | None:
@@ -219,7 +219,7 @@ class Cluster:
             if stop_after is not None and done >= stop_after:
                 self.crash()
                 return True
-            done += self._act(target, action.subject, action.step)
+            done += self._act(replace(target, direction=action.direction), action.subject, action.step)
         told = report(view, plan)
         for subject, status in told.statuses.items():
             if (subject.kind, subject.name) in self.objects:

@@ -49,7 +49,7 @@ def see(world: World, server_id: str = "web") -> ServerFacts:
 
 
 def replica(world: World) -> Replica:
-    fact = see(world).replica
+    fact = see(world).forward.replica
     assert isinstance(fact, Known)
     return fact.value
 
@@ -192,6 +192,6 @@ async def test_an_engine_brings_its_world_to_the_clocks_time(world: World) -> No
     engine = SimulatedEngine(world, lambda: now)
     await engine.perform(target(world), COPY)
     now += timedelta(minutes=1)
-    seen = (await engine.observe(world.pair, ["web"])).servers["web"].replica
+    seen = (await engine.observe(world.pair, ["web"])).servers["web"].forward.replica
     assert isinstance(seen, Known)
     assert seen.value.state is ReplicaState.SYNCED

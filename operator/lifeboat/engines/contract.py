@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lifeboat.engines.facts import PairFacts
-from lifeboat.engines.ledger import Ledger, ScriptOutcome
+from lifeboat.engines.ledger import Direction, Ledger, ScriptOutcome
 from lifeboat.engines.verbs import Verb
 
 
@@ -23,6 +23,7 @@ class Capabilities:
     bandwidth_limit: bool = False
     elastic_ips: bool = False
     planned_failover: bool = False
+    reverse_replication: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,16 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One server of a pair, and the term of the leader whose hand is on it."""
+    """One server of a pair, and the term of the leader whose hand is on it.
+
+    Verbs act in `direction`: the source they speak of is at its source site, replica and machines at its target site.
+    The ledger has one home, the recovery site, whatever the direction.
+    """
 
     pair: Pair
     server_id: str
     term: int
+    direction: Direction = Direction.FORWARD
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Generic, TypeAlias, TypeVar
 
-from lifeboat.engines.ledger import Ledger
+from lifeboat.engines.ledger import Direction, Ledger
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -56,12 +56,16 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The existing server at the site that replication copies from."""
+    """The server at the site that replication copies from.
+
+    `machine` names the launched machine that was registered as this server, None where it is the inventory's own.
+    """
 
     running: bool
     agent_connected: bool
     boot_time: datetime | None = None
     fenced: bool = False
+    machine: str | None = None
 
 
 class ReplicaState(StrEnum):
@@ -97,7 +101,8 @@ class Replica:
     """The copy at the other site and the points kept beside it; `run` is that of the copy that was started last.
 
     `resumable` is meaningful while interrupted: the engine knows what changed meanwhile and can copy just that;
-    where it is false, `reason` says why everything has to be copied again.
+    where it is false, `reason` says why everything has to be copied again. `basis` says what a copy onto the original
+    machine began from, and so whether it copies all or only what differs.
     """
 
     state: ReplicaState
@@ -109,6 +114,7 @@ class Replica:
     lag_seconds: float | None = None
     resumable: bool = False
     bandwidth_limit: int | None = None
+    basis: str = ""
     points: tuple[Point, ...] = ()
 
 
@@ -171,20 +177,43 @@ class SiteFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class ServerFacts:
-    """All that is seen of one server.
+class Way:
+    """What is seen of a server in one direction: who is copied from, the copy, and the machines that stand on it.
 
-    `exists` is about the primary site's inventory; `hardware` falls back to what is recorded beside the replica, so
-    that it is there when the source is not. A known `ledger` of version 0 means that nothing was ever recorded.
+    `exists` is about the source's site: its inventory, or a machine registered there; `hardware` falls back to what is
+    recorded beside the replica, so that it is there when the source is not. `replica` and `machines` are at the
+    direction's target site.
     """
 
-    server_id: str
     exists: Fact[bool]
     hardware: Fact[Hardware]
     source: Fact[Source]
     replica: Fact[Replica]
     machines: Fact[Mapping[str, Machine]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """All that is seen of one server, in both directions.
+
+    A known `ledger` of version 0 means that nothing was ever recorded.
+    """
+
+    server_id: str
     ledger: Fact[Ledger]
+    forward: Way
+    reverse: Way
+
+    def way(self, direction: Direction) -> Way:
+        """What is seen in that direction."""
+        return self.forward if direction is Direction.FORWARD else self.reverse
+
+
+def nothing_known(server_id: str, reason: str) -> ServerFacts:
+    """Facts of which none is known, for that reason."""
+    unknown = Unknown(reason)
+    way = Way(unknown, unknown, unknown, unknown, unknown)
+    return ServerFacts(server_id, unknown, way, way)
 
 
 @dataclass(frozen=True, slots=True)

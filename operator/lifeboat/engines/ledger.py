@@ -20,6 +20,18 @@ from lifeboat.engines.verbs import Shape
 SPENT_IN_FULL = 50
 
 
+class Direction(StrEnum):
+    """Which way a server's data is replicated: to its recovery site, or back to its primary one."""
+
+    FORWARD = "Forward"
+    REVERSE = "Reverse"
+
+    @property
+    def opposite(self) -> Direction:
+        """The other way."""
+        return Direction.REVERSE if self is Direction.FORWARD else Direction.FORWARD
+
+
 class ActiveSite(StrEnum):
     """From where the workload is served."""
 
@@ -132,7 +144,8 @@ class FailoverRecord:
     `tip` is the name under which the replica was frozen at the failover, so that today's data is still there after an
     older point was tried (None where the replica was not consistent); `current_used` says that the tip was started
     from as `current`, which is possible once. `inherited` is true where another Failover object began it, `offered`
-    once the running server could be looked at before it was committed.
+    once the running server could be looked at before it was committed. `failback` goes from the recovery site back to
+    the primary one. `planned` stops the source cleanly first, as a failback always does.
     """
 
     name: str
@@ -142,6 +155,7 @@ class FailoverRecord:
     tip: str | None = None
     current_used: bool = False
     planned: bool = False
+    failback: bool = False
     refused: RefusedEdit | None = None
     inherited: bool = False
     offered: bool = False
@@ -149,12 +163,16 @@ class FailoverRecord:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """The order to keep the source from serving: recorded before it is tried, repeated until it is confirmed."""
+    """The order to keep a source from serving: recorded before it is tried, repeated until it is confirmed.
+
+    `direction` tells which source: the one that replication in that direction copies from.
+    """
 
     ordered_at: datetime
     tried_at: datetime | None = None
     confirmed_at: datetime | None = None
     problem: str = ""
+    direction: Direction = Direction.FORWARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +192,12 @@ class Spent:
 class Ledger:
     """Everything durable about one server. `version` counts the writes, `term` is the leader's who wrote last.
 
-    `epoch` counts failovers, `run` the full copies, `resyncs` the resyncs of this run.
+    `epoch` counts failovers and failbacks, `run` the copies that were begun, `resyncs` the resyncs of this run.
+    `direction` is the way that the server is registered for; `registered` is the launched machine that is the server
+    at the site where it is served from, None while that is the inventory's own.
+    `may_turn` is true once a committed failover has seen a spec that does not ask for the way back: a spec left at
+    Reverse from an earlier round must not start anything by itself. `wiped` is the epoch whose consent to wipe the
+    original machine is spent. `onto_original` says that this run's replica lies on the original machine's disks.
     `rolled_back` is true from a rollback until replication starts anew.
     `initialized` is true once the client in the server has answered.
     `synced` is true from the moment that the replica first held every write until the next copy starts over it: an
@@ -198,6 +221,11 @@ class Ledger:
     first_point: str | None = None
     full_copy_reason: str = ""
     rolled_back: bool = False
+    direction: Direction = Direction.FORWARD
+    registered: str | None = None
+    may_turn: bool = False
+    wiped: int | None = None
+    onto_original: bool = False
     fence: Fence | None = None
     failover: FailoverRecord | None = None
     drills: tuple[DrillRecord, ...] = ()

@@ -38,12 +38,16 @@ class StartReplication:
     """Start a full copy of all disks onto the target site, or leave the one that runs as it is.
 
     `run` tells this copy from earlier ones: a higher one starts anew. Points that exist stay usable.
+    `onto_original`: the server that the target site has under this id is stopped and fenced, and its disks become the
+    replica: what they held is wiped. Where the engine knows for certain what differs it copies just that, else all;
+    `Replica.basis` says which. Doing it again wipes nothing again.
     """
 
     run: int
     replication_network: str
     use_ssd: bool = False
     bandwidth_limit: int | None = None
+    onto_original: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +95,29 @@ class PrunePoints:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Keep the source from serving: stop it, and refuse its start in its zone. Raises `Unreachable` where silent."""
+    """Keep the source from serving: stop it, and refuse its start in its zone. Raises `Unreachable` where silent.
+
+    `orderly` shuts the source down cleanly and lets it end only once the replica holds its last write; it raises
+    `Retry` until then.
+    """
+
+    orderly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Unfence:
     """Lift the fence; a source that the fence stopped is started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Let a machine that was launched at this direction's source site be the server there from now on.
+
+    It is then what `Source` tells of, what is copied from, fenced, restarted, and started and stopped by its owner.
+    The server that the site had under this id before is left as it is, stopped, and is not seen any more.
+    """
+
+    machine: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +174,7 @@ Verb: TypeAlias = (
     | PrunePoints
     | Fence
     | Unfence
+    | Register
     | Launch
     | Halt
     | MoveElasticIP

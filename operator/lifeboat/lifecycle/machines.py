@@ -49,10 +49,8 @@ def shape_for(
     """
     if isinstance(view.recovery, Unknown):
         return Notice(reasons.SITE_SILENT, f"the recovery site does not answer: {view.recovery.reason}", stalled=False)
-    if isinstance(view.facts.hardware, Unknown):
-        return Notice(
-            reasons.SITE_SILENT, f"the server's size is not known: {view.facts.hardware.reason}", stalled=False
-        )
+    if isinstance(view.way.hardware, Unknown):
+        return Notice(reasons.SITE_SILENT, f"the server's size is not known: {view.way.hardware.reason}", stalled=False)
     if instance.elastic_ip is not None and not view.capabilities.elastic_ips:
         return Notice(reasons.NOT_SUPPORTED, "this engine has no elastic IPs; leave elasticIP out")
     if instance.use_ssd is None:
@@ -61,7 +59,7 @@ def shape_for(
     return shape(
         ShapeRequest(
             instance=instance,
-            hardware=view.facts.hardware.value,
+            hardware=view.way.hardware.value,
             default_network=view.server.spec.replication.recovery_network or site.recovery_network or site.network,
             site=view.recovery.value,
             isolated=isolated,
@@ -110,7 +108,7 @@ def verify(
 
 def running(view: View, name: str) -> Machine | None:
     """The machine of that name, where it runs."""
-    machine = (known(view.facts.machines) or {}).get(name)
+    machine = (known(view.way.machines) or {}).get(name)
     return machine if machine is not None and machine.state is MachineState.RUNNING else None
 
 
@@ -119,11 +117,11 @@ def not_serving(view: View, ledger: Ledger) -> Notice | None:
     record = ledger.failover
     if record is None:
         return None
-    if isinstance(view.facts.machines, Unknown):
+    if isinstance(view.way.machines, Unknown):
         return Notice(
-            reasons.SITE_SILENT, f"the recovered server cannot be seen: {view.facts.machines.reason}", stalled=False
+            reasons.SITE_SILENT, f"the recovered server cannot be seen: {view.way.machines.reason}", stalled=False
         )
-    machine = view.facts.machines.value.get(failover_machine(ledger.epoch, record.attempts[-1].number))
+    machine = view.way.machines.value.get(failover_machine(ledger.epoch, record.attempts[-1].number))
     if machine is not None and machine.state is MachineState.RUNNING and not machine.reason:
         return None
     why = f": {machine.reason}" if machine is not None and machine.reason else ""
@@ -151,7 +149,7 @@ def with_free_elastic_ip(view: View, attempt: Attempt, names: Iterable[str]) -> 
 
 def note_failed(view: View, draft: Draft, subject: Subject, name: str) -> None:
     """Say that a machine stopped by itself and is started again."""
-    machine = (known(view.facts.machines) or {}).get(name)
+    machine = (known(view.way.machines) or {}).get(name)
     if machine is not None and machine.state is MachineState.FAILED:
         message = (
             f"the server stopped by itself{': ' + machine.reason if machine.reason else ''}; it is started again; "

@@ -30,9 +30,9 @@ def allowed_operations(view: View, ledger: Ledger) -> tuple[Operation, ...]:
 
 
 def _allowed(view: View, ledger: Ledger) -> set[Operation]:
-    replica, record = known(view.facts.replica), ledger.failover
+    replica, record = known(view.way.replica), ledger.failover
     allowed: set[Operation] = set()
-    source = known(view.facts.source)
+    source = known(view.way.source)
     if record is None:
         allowed.add(Operation.STOP_REPLICATION if ledger.replicating else Operation.START_REPLICATION)
         if source is not None and source.running and source.boot_time is not None:

@@ -63,7 +63,7 @@ def server_phase(view: View, ledger: Ledger) -> Phase:
     if record is not None:
         later = len(record.attempts) > 1 and record.stage in (FailoverStage.LAUNCHING, FailoverStage.VERIFYING)
         return Phase.CHANGING_RECOVERY_POINT if later else _BY_STAGE[record.stage]
-    match view.facts.replica:
+    match view.way.replica:
         case Known(replica):
             return _with_replica(ledger, replica)
         case Unknown():

@@ -16,10 +16,10 @@ from lifeboat.api.common import Check, ObjectMeta
 from lifeboat.api.drill import Drill
 from lifeboat.api.failover import Failover
 from lifeboat.api.protectedserver import ProtectedServer
-from lifeboat.api.sitepair import SitePair
+from lifeboat.api.sitepair import Site, SitePair
 from lifeboat.engines.contract import Capabilities
-from lifeboat.engines.facts import Fact, Known, ServerFacts, SiteFacts
-from lifeboat.engines.ledger import CheckOutcome, Ledger, ScriptOutcome
+from lifeboat.engines.facts import Fact, Known, ServerFacts, SiteFacts, Way
+from lifeboat.engines.ledger import CheckOutcome, Direction, Ledger, ScriptOutcome
 from lifeboat.engines.verbs import Verb
 
 T = TypeVar("T")
@@ -64,6 +64,8 @@ class Verification:
 class View:
     """One protected server at one moment. `rivals` are other objects that name the same server.
 
+    What is asked of source, replica and machines is asked in the direction that the ledger says: `way` is what is seen
+    there, `source_site` and `target_site` are the sites in that direction.
     `troubles` are the engine's errors at the last try, by subject. `scripts` says for each drill or failover whether
     the script that it refers to can be read. `verifications` are by machine name.
     """
@@ -82,6 +84,35 @@ class View:
     verifications: Mapping[str, Verification] = field(default_factory=dict)
     scripts: Mapping[Subject, Notice | None] = field(default_factory=dict)
     troubles: Mapping[Subject, Notice] = field(default_factory=dict)
+
+    @property
+    def direction(self) -> Direction:
+        """The way that the server is registered for, as the ledger says; forward where that is not known."""
+        match self.facts.ledger:
+            case Known(ledger):
+                return ledger.direction
+            case _:
+                return Direction.FORWARD
+
+    @property
+    def way(self) -> Way:
+        """What is seen of the server in its direction."""
+        return self.facts.way(self.direction)
+
+    @property
+    def source_site(self) -> Site:
+        """The site that is copied from, as the pair describes it."""
+        return self.pair.spec.primary if self.direction is Direction.FORWARD else self.pair.spec.recovery
+
+    @property
+    def target_site(self) -> Site:
+        """The site that is copied to, as the pair describes it."""
+        return self.pair.spec.recovery if self.direction is Direction.FORWARD else self.pair.spec.primary
+
+    @property
+    def target(self) -> Fact[SiteFacts]:
+        """What is seen of the site that is copied to."""
+        return self.recovery if self.direction is Direction.FORWARD else self.primary
 
     @property
     def subject(self) -> Subject:
@@ -113,10 +144,11 @@ Step: TypeAlias = Verb | Verify | KeepFinalizer | DropFinalizer
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A step, and the object it is done for."""
+    """A step, the object it is done for, and the direction whose source, replica and machines it is about."""
 
     subject: Subject
     step: Step
+    direction: Direction = Direction.FORWARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +172,9 @@ class Draft:
         self.actions: list[Action] = []
         self.notices: dict[Subject, Notice] = {}
 
-    def act(self, subject: Subject, step: Step) -> None:
-        """Add a step."""
-        self.actions.append(Action(subject, step))
+    def act(self, subject: Subject, step: Step, direction: Direction | None = None) -> None:
+        """Add a step, in the direction that the ledger says where none is given."""
+        self.actions.append(Action(subject, step, direction or self.before.direction))
 
     def note(self, subject: Subject, notice: Notice) -> None:
         """Say why something is not as asked; the first word on a subject stays."""

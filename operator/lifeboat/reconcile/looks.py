@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from lifeboat.api.sitepair import SitePair
+from lifeboat.engines import facts
 from lifeboat.engines.contract import Engine, EngineError, Pair
-from lifeboat.engines.facts import PairFacts, ServerFacts, Unknown
+from lifeboat.engines.facts import PairFacts, Unknown
 from lifeboat.reconcile.tools import Tools
 
 OBSERVE_SECONDS: Final = 10.0
@@ -55,5 +56,4 @@ async def look(tools: Tools, engine: Engine, pair: SitePair, server_ids: Collect
 def nothing_known(server_ids: Collection[str], reason: str) -> PairFacts:
     """Facts of which none is known, for that reason."""
     unknown = Unknown(reason)
-    servers = {each: ServerFacts(each, unknown, unknown, unknown, unknown, unknown, unknown) for each in server_ids}
-    return PairFacts(unknown, unknown, servers)
+    return PairFacts(unknown, unknown, {each: facts.nothing_known(each, reason) for each in server_ids})

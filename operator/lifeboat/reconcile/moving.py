@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from lifeboat.engines.facts import Known, ReplicaState, ServerFacts
+from lifeboat.engines.facts import Known, ReplicaState, ServerFacts, Way
 from lifeboat.engines.ledger import DrillStage, FailoverStage
 from lifeboat.lifecycle import machines
 from lifeboat.lifecycle.view import DRILL, FAILOVER, Plan, Subject, View
@@ -20,7 +20,7 @@ _RESTING = (FailoverStage.AWAITING_COMMIT, FailoverStage.COMMITTED)
 
 def is_moving(view: View) -> bool:
     """Whether a machine boots, is verified or cleared, a copy starts, or a failover is between two rests."""
-    ledger, replica = view.facts.ledger, view.facts.replica
+    ledger, replica = view.facts.ledger, view.way.replica
     if isinstance(ledger, Known):
         failover = ledger.value.failover
         if failover is not None and failover.stage not in _RESTING:
@@ -57,10 +57,14 @@ def same(facts: ServerFacts, before: ServerFacts) -> bool:
 
 
 def _coarse(facts: ServerFacts) -> ServerFacts:
-    if not isinstance(facts.replica, Known) or facts.replica.value.lag_seconds is None:
-        return facts
-    lag = float(int(facts.replica.value.lag_seconds))
-    return replace(facts, replica=Known(replace(facts.replica.value, lag_seconds=lag)))
+    return replace(facts, forward=_coarse_way(facts.forward), reverse=_coarse_way(facts.reverse))
+
+
+def _coarse_way(way: Way) -> Way:
+    if not isinstance(way.replica, Known) or way.replica.value.lag_seconds is None:
+        return way
+    lag = float(int(way.replica.value.lag_seconds))
+    return replace(way, replica=Known(replace(way.replica.value, lag_seconds=lag)))
 
 
 def launched_at(view: View, subject: Subject, machine: str) -> datetime | None:

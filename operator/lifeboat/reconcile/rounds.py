@@ -20,8 +20,8 @@ from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
 from lifeboat.engines import verbs
 from lifeboat.engines.contract import Engine, EngineError, LedgerConflict, StaleTerm, Target
-from lifeboat.engines.facts import Known, MachineState
-from lifeboat.engines.ledger import Ledger
+from lifeboat.engines.facts import Known, MachineState, Unknown
+from lifeboat.engines.ledger import Direction, Ledger
 from lifeboat.leader import NotLeader
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.decide import decide
@@ -157,11 +157,12 @@ class ServerRounds:
         if server is None or (facts := seen.facts.servers.get(server.spec.server_id)) is None:
             return None
         pair = world.get(SitePair, pair.metadata.namespace, pair.metadata.name) or pair
-        if isinstance(facts.machines, Known):
-            running = {name for name, each in facts.machines.value.items() if each.state is MachineState.RUNNING}
-            self._tools.verifier.keep_only(self._key, running)
         drills, failovers = tuple(world.drills(server)), tuple(world.failovers(server))
         ledger = facts.ledger.value if isinstance(facts.ledger, Known) else None
+        machines = facts.way(ledger.direction).machines if ledger is not None else Unknown("")
+        if isinstance(machines, Known):
+            running = {name for name, each in machines.value.items() if each.state is MachineState.RUNNING}
+            self._tools.verifier.keep_only(self._key, running)
         return View(
             now=self._tools.now(),
             term=self._tools.leader.term(),
@@ -277,7 +278,7 @@ class ServerRounds:
         log, name = about(_log, *self._key), type(verb).__name__
         seconds = FENCE_SECONDS if isinstance(verb, verbs.Fence) else VERB_SECONDS
         failed: Exception | None = None
-        target = self._target(view)
+        target = self._target(view, action.direction)
         try:
             async with self._tools.calls, asyncio.timeout(seconds):
                 await self._engine.perform(target, verb)
@@ -302,10 +303,10 @@ class ServerRounds:
     def _verify(self, view: View, subject: Subject, step: Verify) -> None:
         launched, owner = moving.launched_at(view, subject, step.machine), self._owner(subject)
         script = owner.spec.instance.post_script if owner is not None else None
-        target = self._target(view)
+        target = self._target(view, view.direction)
 
         def target_now() -> Target:
-            return Target(target.pair, target.server_id, self._tools.leader.term())
+            return replace(target, term=self._tools.leader.term())
 
         async def content() -> scripts.Content:
             assert script is not None  # noqa: S101 - it is given only where there is one
@@ -327,9 +328,9 @@ class ServerRounds:
             return world.get(Drill, self._key.namespace, subject.name)
         return world.get(Failover, self._key.namespace, subject.name)
 
-    def _target(self, view: View) -> Target:
+    def _target(self, view: View, direction: Direction = Direction.FORWARD) -> Target:
         """The server, in the term that holds at this instant: asked before every act."""
-        return Target(pair_of(view.pair), view.server.spec.server_id, self._tools.leader.term())
+        return Target(pair_of(view.pair), view.server.spec.server_id, self._tools.leader.term(), direction)
 
     def _let_go(self, error: StaleTerm) -> None:
         about(_log, *self._key).warning("%s", error)

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from lifeboat.engines.contract import Pair, Target
-from lifeboat.engines.facts import Known, Machine, Replica, ReplicaState, ServerFacts
+from lifeboat.engines.facts import Known, Machine, Replica, ReplicaState, Way
+from lifeboat.engines.ledger import Ledger
 from lifeboat.engines.qemu import QemuEngine, machine, processes, storage_daemon
 from lifeboat.engines.qemu.qmp import Monitors
 from lifeboat.engines.verbs import Launch, Shape, StartReplication, Verb
@@ -64,8 +65,12 @@ class World:
     async def copy(self, run: int = 1, limit: int | None = None) -> None:
         await self.perform(StartReplication(run=run, replication_network="replication", bandwidth_limit=limit))
 
-    async def facts(self) -> ServerFacts:
-        return (await self.engine.observe(self.pair, [SERVER])).servers[SERVER]
+    async def facts(self) -> Way:
+        return (await self.engine.observe(self.pair, [SERVER])).servers[SERVER].forward
+
+    async def ledger(self) -> Ledger:
+        found: Ledger = known((await self.engine.observe(self.pair, [SERVER])).servers[SERVER].ledger)
+        return found
 
     async def replica(self) -> Replica:
         found: Replica = known((await self.facts()).replica)

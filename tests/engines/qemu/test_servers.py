@@ -93,7 +93,7 @@ async def test_a_silent_zone_is_unknown_and_blocks_no_failover(world: World) -> 
     await world.replicate()
     (world.a / "DOWN").touch()
     facts = await world.engine.observe(world.pair, [SERVER])
-    seen = facts.servers[SERVER]
+    seen = facts.servers[SERVER].forward
     for fact in (facts.primary, seen.exists, seen.source):
         assert isinstance(fact, Unknown)
         assert "zone-a" in fact.reason
@@ -280,7 +280,7 @@ async def test_many_silent_guests_delay_nobody(world: World) -> None:
     began = time.monotonic()
     facts = await engine.observe(world.pair, [SERVER, *(f"s{number}" for number in range(4))])
     assert time.monotonic() - began < 1.5
-    assert all(known(seen.source).running for seen in facts.servers.values())
-    addresses = [known(seen.hardware).addresses for seen in facts.servers.values()]
+    assert all(known(seen.forward.source).running for seen in facts.servers.values())
+    addresses = [known(seen.forward.hardware).addresses for seen in facts.servers.values()]
     assert len(set(addresses)) == 5
     await engine.close()

@@ -40,6 +40,7 @@ from lifeboat.engines.verbs import (
     MakeIndependent,
     MoveElasticIP,
     PrunePoints,
+    Register,
     ReleaseReplica,
     RemoveMachine,
     Restart,
@@ -172,6 +173,8 @@ class QemuEngine:
                 await self._servers.fence(self._zones.zone(pair.primary_zone), server_id)
             case Unfence():
                 await self._servers.unfence(self._zones.zone(pair.primary_zone), server_id)
+            case Register():
+                raise Refused("reverse replication is not available")
             case Launch():
                 await self._recovered.launch(recovery, server_id, verb)
             case Halt():

@@ -27,6 +27,8 @@ from lifeboat.engines.facts import (
     SiteFacts,
     Source,
     Unknown,
+    Way,
+    nothing_known,
 )
 from lifeboat.engines.qemu import images, layers, machine, mirror, servers, storage_daemon
 from lifeboat.engines.qemu.instep import InStep
@@ -126,8 +128,7 @@ class Observer:
         try:
             return await self._server(primary, recovery, server_id)
         except (EngineError, OSError) as error:
-            nothing = Unknown(str(error) or type(error).__name__)
-            return ServerFacts(server_id, nothing, nothing, nothing, nothing, nothing, nothing)
+            return nothing_known(server_id, str(error) or type(error).__name__)
 
     async def _server(self, primary: Zone | Unknown, recovery: Zone | Unknown, server_id: str) -> ServerFacts:
         async with self._slots:
@@ -136,8 +137,7 @@ class Observer:
                 self._replica(primary, recovery, server_id),
                 self._machines(recovery, server_id),
             )
-            return ServerFacts(
-                server_id=server_id,
+            forward = Way(
                 exists=(
                     primary if isinstance(primary, Unknown) else Known(primary.inventory.server(server_id) is not None)
                 ),
@@ -145,8 +145,9 @@ class Observer:
                 source=source,
                 replica=replica,
                 machines=launched,
-                ledger=(recovery if isinstance(recovery, Unknown) else self._ledgers.fact(recovery, server_id)),
             )
+            ledger = recovery if isinstance(recovery, Unknown) else self._ledgers.fact(recovery, server_id)
+            return ServerFacts(server_id, ledger, forward, nothing_known(server_id, "not looked at").reverse)
 
     @staticmethod
     def _hardware(primary: Zone | Unknown, recovery: Zone | Unknown, server_id: str) -> Fact[Hardware]:

@@ -23,6 +23,8 @@ from lifeboat.engines.facts import (
     SiteFacts,
     Source,
     Unknown,
+    Way,
+    nothing_known,
 )
 from lifeboat.engines.ledger import Ledger
 from lifeboat.engines.simulated.state import MachineRecord, Model, ReplicaRecord, SourceRecord, Track, ZoneRecord
@@ -36,11 +38,11 @@ def pair_facts(model: Model, pair: Pair, server_ids: Collection[str]) -> PairFac
     primary = model.zones.get(pair.primary_zone)
     recovery = model.zones.get(pair.recovery_zone)
     if primary is None or recovery is None:
-        unknown = Unknown(f"there is no zone {pair.primary_zone if primary is None else pair.recovery_zone}")
+        reason = f"there is no zone {pair.primary_zone if primary is None else pair.recovery_zone}"
         return PairFacts(
             _zone_fact(primary, pair.primary_zone),
             _zone_fact(recovery, pair.recovery_zone),
-            {sid: ServerFacts(sid, unknown, unknown, unknown, unknown, unknown, unknown) for sid in server_ids},
+            {sid: nothing_known(sid, reason) for sid in server_ids},
         )
     tracks = model.tracks.setdefault((primary.name, recovery.name), {})
     for server_id in server_ids:
@@ -94,20 +96,19 @@ def _server_facts(model: Model, track: Track) -> ServerFacts:
     if source is not None and source.removed:
         source = None
     exists: Fact[bool] = _silence(primary) if primary.silent else Known(source is not None)
+    back = nothing_known(track.server_id, "the way back is not simulated").reverse
     if recovery.silent:
         silence = _silence(recovery)
-        return ServerFacts(
-            track.server_id, exists, _hardware(track, source), _source(track, source), silence, silence, silence
-        )
-    return ServerFacts(
-        server_id=track.server_id,
+        forward = Way(exists, _hardware(track, source), _source(track, source), silence, silence)
+        return ServerFacts(track.server_id, silence, forward, back)
+    forward = Way(
         exists=exists,
         hardware=_hardware(track, source),
         source=_source(track, source),
         replica=Known(_replica(model, track)),
         machines=Known(MappingProxyType({name: _machine(machine) for name, machine in track.machines.items()})),
-        ledger=Known(track.ledger or Ledger(track.server_id)),
     )
+    return ServerFacts(track.server_id, Known(track.ledger or Ledger(track.server_id)), forward, back)
 
 
 def _silence(zone: ZoneRecord) -> Unknown:

@@ -35,6 +35,7 @@ from lifeboat.engines.verbs import (
     MakeIndependent,
     MoveElasticIP,
     PrunePoints,
+    Register,
     ReleaseReplica,
     RemoveMachine,
     Restart,
@@ -154,6 +155,8 @@ class World(Controls):
                 source.fence(model, track)
             case Unfence():
                 source.unfence(model, track)
+            case Register():
+                raise Refused("the way back is not simulated")
             case Launch():
                 machines.launch(model, track, verb)
             case Halt():

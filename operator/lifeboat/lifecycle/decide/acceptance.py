@@ -106,15 +106,15 @@ def planned_possible(request: Request) -> Notice | None:
         return None
     if not request.view.capabilities.planned_failover:
         return Notice(reasons.NOT_SUPPORTED, "planned failover is not available yet; leave planned out")
-    if isinstance(request.view.facts.source, Unknown):
+    if isinstance(request.view.way.source, Unknown):
         return Notice(
             reasons.SITE_SILENT,
             "a planned failover stops the source, and the source does not answer; "
             "for a disaster create a Failover without planned",
         )
-    replica = known(request.view.facts.replica)
+    replica = known(request.view.way.replica)
     in_sync = request.ledger.synced and replica is not None and replica.state is ReplicaState.SYNCED
-    if not request.view.facts.source.value.running or not in_sync:
+    if not request.view.way.source.value.running or not in_sync:
         return Notice(
             reasons.PHASE_DOES_NOT_ALLOW,
             "a planned failover loses nothing, so the server has to run and be Replicating; "
@@ -130,9 +130,9 @@ def replica_seen(request: Request) -> Notice | None:
         return Notice(
             reasons.SITE_SILENT, f"the recovery site does not answer: {request.view.recovery.reason}", stalled=False
         )
-    if isinstance(request.view.facts.replica, Unknown):
+    if isinstance(request.view.way.replica, Unknown):
         return Notice(
-            reasons.SITE_SILENT, f"the replica cannot be seen: {request.view.facts.replica.reason}", stalled=False
+            reasons.SITE_SILENT, f"the replica cannot be seen: {request.view.way.replica.reason}", stalled=False
         )
     return None
 
@@ -179,7 +179,7 @@ def first_attempt(request: Request) -> Attempt | Notice:
         return resolved
     if isinstance(shape, Notice):
         return shape
-    replica = known(request.view.facts.replica)
+    replica = known(request.view.way.replica)
     lag = replica.lag_seconds if replica is not None and replica.lag_seconds else 0.0
     return Attempt(
         number=1,
@@ -195,7 +195,7 @@ def first_attempt(request: Request) -> Attempt | Notice:
 
 
 def _resolve(request: Request) -> points.Resolved | Notice:
-    match request.view.facts.replica:
+    match request.view.way.replica:
         case Known(replica) if replica.state is not ReplicaState.ABSENT:
             return points.resolve_for_failover(
                 request.recovery_point, replica.points, request.ledger, None, request.view.now

@@ -65,7 +65,7 @@ def _refusal(view: View, draft: Draft) -> Notice | None:
     if isinstance(view.recovery, Unknown):
         return Notice(reasons.SITE_SILENT, f"the recovery site does not answer: {view.recovery.reason}", stalled=False)
     if draft.ledger.version == 0:
-        match view.facts.exists:
+        match view.facts.forward.exists:
             case Unknown(reason):
                 return Notice(reasons.SITE_SILENT, f"the primary site does not answer: {reason}", stalled=False)
             case Known(False):

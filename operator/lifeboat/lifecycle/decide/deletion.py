@@ -25,7 +25,7 @@ def decide_deletion(view: View, draft: Draft) -> None:
         draft.note(view.subject, notice)
         return
     if draft.ledger.failover is None:
-        replica = known(view.facts.replica)
+        replica = known(view.way.replica)
         # What is about to be freed must not be taken for a usable replica, whenever the operator dies.
         if draft.ledger.replicating or (delete and draft.ledger.synced):
             draft.ledger = replace(draft.ledger, replicating=False, synced=draft.ledger.synced and not delete)
@@ -78,7 +78,7 @@ def _obstacle(view: View, draft: Draft, *, delete: bool) -> Notice | None:
         )
     if view.server.metadata.annotations.get(DISCARD) == view.server.spec.server_id or record is not None:
         return None
-    match view.facts.source:
+    match view.way.source:
         case Known(source) if source.running:
             return None
         case _:
@@ -90,7 +90,7 @@ def _obstacle(view: View, draft: Draft, *, delete: bool) -> Notice | None:
 
 
 def _released(view: View, draft: Draft) -> bool:
-    found, replica = known(view.facts.machines), known(view.facts.replica)
+    found, replica = known(view.way.machines), known(view.way.replica)
     if found is None or replica is None:
         draft.note(view.subject, Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False))
         return False

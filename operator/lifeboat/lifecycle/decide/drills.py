@@ -59,7 +59,7 @@ def _phase_allows(request: _Request) -> Notice | None:
 
 
 def _replica_seen(request: _Request) -> Notice | None:
-    replica = request.view.facts.replica
+    replica = request.view.way.replica
     if isinstance(replica, Unknown):
         return Notice(reasons.SITE_SILENT, f"the replica cannot be seen: {replica.reason}", stalled=False)
     if not replica.value.points:
@@ -120,7 +120,7 @@ def _accept(view: View, draft: Draft, drill: Drill) -> None:
 
 
 def _attempt(view: View, ledger: Ledger, drill: Drill) -> Attempt | Notice:
-    replica = known(view.facts.replica) or Replica(ReplicaState.ABSENT)
+    replica = known(view.way.replica) or Replica(ReplicaState.ABSENT)
     point = points.resolve(drill.spec.recovery_point, replica.points)
     if isinstance(point, Notice):
         return point
@@ -147,7 +147,7 @@ def _proceed(view: View, draft: Draft, record: DrillRecord, drill: Drill | None)
     if record.stage is not DrillStage.CLEANING_UP and (ending := _ending(view, draft, record, drill)):
         draft.ledger = _with(draft.ledger, ending)
         return
-    found = known(view.facts.machines)
+    found = known(view.way.machines)
     if found is None:
         draft.note(subject, Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False))
         return

@@ -66,9 +66,9 @@ def _decide(
     asked = fingerprint(spec.instance)
     resolved: points.Resolved | None = None
     if not same_point:
-        if isinstance(view.facts.replica, Unknown):
+        if isinstance(view.way.replica, Unknown):
             return Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False)
-        kept = view.facts.replica.value.points
+        kept = view.way.replica.value.points
         found = points.resolve_for_failover(spec.recovery_point, kept, draft.ledger, record, view.now)
         if isinstance(found, Notice):
             return found

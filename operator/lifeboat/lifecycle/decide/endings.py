@@ -17,16 +17,16 @@ def rollback_obstacle(view: View, record: FailoverRecord) -> Notice | None:
     """Why the recovered server must go on serving: there is nothing yet that could serve in its place."""
     if all(attempt.launched_at is None for attempt in record.attempts):
         return None
-    if view.facts.exists == Known(value=False):
+    if view.way.exists == Known(value=False):
         return Notice(
             reasons.UNKNOWN_SERVER,
             "there is no source to go back to: its zone's inventory has it no more. The recovered server goes on "
             "serving; set rollback: false, or put the source back",
         )
-    if isinstance(view.facts.source, Unknown):
+    if isinstance(view.way.source, Unknown):
         return Notice(
             reasons.SITE_SILENT,
-            f"the source's site does not answer ({view.facts.source.reason}), so the recovered server goes on serving; "
+            f"the source's site does not answer ({view.way.source.reason}), so the recovered server goes on serving; "
             "the rollback follows once the site answers, unless rollback is set back to false",
         )
     return None
@@ -36,8 +36,8 @@ def roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecord
     """Stop the recovered server and keep its disks, lift the fence, and go back to the source."""
     if not all_halted(view, draft, subject, record, keep=None):
         return
-    source = view.facts.source
-    if view.facts.exists != Known(value=False):
+    source = view.way.source
+    if view.way.exists != Known(value=False):
         if isinstance(source, Unknown):
             message = (
                 "the recovered server is stopped; the source's fence is lifted once its site answers: " + source.reason
@@ -47,7 +47,7 @@ def roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecord
         if source.value.fenced:
             draft.act(subject, verbs.Unfence())
             return
-    match view.facts.replica:
+    match view.way.replica:
         case Known(replica) if replica.state in (ReplicaState.STOPPED, ReplicaState.ABSENT):
             pass
         case _:
@@ -82,8 +82,8 @@ def committed_unseen() -> Notice:
 
 def commit(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -> None:
     """Make the recovered server independent, then free the other attempts, the replica and the points."""
-    found = known(view.facts.machines)
-    replica = known(view.facts.replica)
+    found = known(view.way.machines)
+    replica = known(view.way.replica)
     if found is None or replica is None:
         draft.note(subject, Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False))
         return
@@ -117,7 +117,7 @@ def commit(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -
 
 def release_rest(view: View, draft: Draft, subject: Subject) -> None:
     """Free the points that a drill still held at the commit, once it is cleared."""
-    replica = known(view.facts.replica)
+    replica = known(view.way.replica)
     if replica is not None and _freeable(replica):
         draft.act(subject, verbs.ReleaseReplica())
 

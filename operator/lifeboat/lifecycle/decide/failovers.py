@@ -184,7 +184,7 @@ def _stop_replication(view: View, draft: Draft, subject: Subject, record: Failov
         return
     if not fence_waited_for(view, fence):
         return
-    match view.facts.replica:
+    match view.way.replica:
         case Known(replica) if replica.state is ReplicaState.STOPPED and (
             record.tip is None or any(point.name == record.tip for point in replica.points)
         ):

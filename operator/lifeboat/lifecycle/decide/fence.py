@@ -20,14 +20,14 @@ def decide_fence(view: View, draft: Draft) -> None:
     if fence is None or record is None or record.stage is FailoverStage.ROLLING_BACK:
         return
     subject = Subject(FAILOVER, record.name)
-    match view.facts.source:
+    match view.way.source:
         case Known(source) if source.fenced and not source.running:
             if fence.confirmed_at is None:
                 _confirm(view, draft, fence)
         case Known(_):
             draft.act(subject, verbs.Fence())
         case Unknown(reason):
-            match view.facts.exists:
+            match view.way.exists:
                 case Known(False):
                     # The server is gone from its site's inventory: there is nothing left that could serve.
                     if fence.confirmed_at is None:

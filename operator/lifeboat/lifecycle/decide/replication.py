@@ -23,7 +23,7 @@ def decide_replication(view: View, draft: Draft) -> None:
     _refuse_reverse(view, draft)
     if draft.ledger.failover is not None or view.server.metadata.deletion_timestamp:
         return
-    match view.facts.replica:
+    match view.way.replica:
         case Unknown(reason):
             draft.note(
                 view.subject, Notice(reasons.SITE_SILENT, f"the replica cannot be seen: {reason}", stalled=False)
@@ -35,7 +35,7 @@ def decide_replication(view: View, draft: Draft) -> None:
 
 
 def _note_client(view: View, draft: Draft) -> None:
-    source = known(view.facts.source)
+    source = known(view.way.source)
     if source is not None and source.agent_connected and not draft.ledger.initialized:
         draft.ledger = replace(draft.ledger, initialized=True)
 
@@ -50,7 +50,7 @@ def _restart(view: View, draft: Draft) -> None:
     except ValueError as error:
         draft.note(view.subject, Notice(reasons.INVALID_VALUE, f"annotation {RESTARTED_AT}: {error}"))
         return
-    source = known(view.facts.source)
+    source = known(view.way.source)
     if source is not None and source.running and source.boot_time is not None and source.boot_time < asked <= view.now:
         draft.act(view.subject, verbs.Restart())
 
@@ -85,7 +85,7 @@ def _stop(view: View, draft: Draft, replica: Replica) -> None:
 
 def _replicate(view: View, draft: Draft, replica: Replica) -> None:
     ledger = draft.ledger
-    if view.facts.exists == Known(value=False):
+    if view.way.exists == Known(value=False):
         draft.note(view.subject, _gone(view))
     if replica.run < ledger.run or not ledger.replicating or replica.state in _AT_REST:
         _start(view, draft, replica)
@@ -135,16 +135,14 @@ def start_refusal(view: View, draft: Draft) -> Notice | None:
     """Why replication cannot start now, the first reason of an ordered list; None where it can."""
     replication = view.server.spec.replication
     recovery = known(view.recovery)
-    match view.facts.exists:
+    match view.way.exists:
         case Known(False):
             return _gone(view)
         case _:
             pass
-    if isinstance(view.facts.source, Unknown):
-        return Notice(
-            reasons.SITE_SILENT, f"the primary site does not answer: {view.facts.source.reason}", stalled=False
-        )
-    source = view.facts.source.value
+    if isinstance(view.way.source, Unknown):
+        return Notice(reasons.SITE_SILENT, f"the primary site does not answer: {view.way.source.reason}", stalled=False)
+    source = view.way.source.value
     if not source.running:
         return Notice(
             reasons.SOURCE_DOWN, "the server is not running at the primary site; start it there", stalled=False
@@ -190,7 +188,7 @@ def _repair(view: View, draft: Draft, replica: Replica) -> None:
     """Resume an interrupted copy, or begin a new one where the engine lost track of what changed."""
     ledger = draft.ledger
     if replica.resumable:
-        if isinstance(view.facts.source, Unknown):
+        if isinstance(view.way.source, Unknown):
             # Nothing can be copied from a silent site, so nothing is written over what is whole: a failover at
             # `current` stays possible.
             return
@@ -234,7 +232,7 @@ def _keep_points(view: View, draft: Draft, replica: Replica) -> None:
             draft.act(view.subject, verbs.TakePoint(first))
         return
     if points.due(tiers, replica.points, view.now):
-        source = known(view.facts.source)
+        source = known(view.way.source)
         # A client that does not answer costs the point its frozen file systems, not its existence.
         frozen = (
             view.capabilities.application_consistent_points
@@ -263,7 +261,7 @@ def _forget_tested(draft: Draft, replica: Replica) -> None:
 
 def _clear_leftovers(view: View, draft: Draft) -> None:
     """Delete the disks that a rollback kept: the server is protected again, with a point of its own."""
-    machines = known(view.facts.machines)
+    machines = known(view.way.machines)
     if machines is None:
         return
     present = tuple(name for name in draft.ledger.leftovers if name in machines)

@@ -28,7 +28,7 @@ def start_machine(draft: Draft, subject: Subject, record: FailoverRecord) -> Non
 
 def all_halted(view: View, draft: Draft, subject: Subject, record: FailoverRecord, *, keep: int | None) -> bool:
     """Whether no machine of this failover runs but that of attempt `keep`; stops those that do."""
-    found = known(view.facts.machines)
+    found = known(view.way.machines)
     if found is None:
         draft.note(subject, Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False))
         return False

@@ -20,7 +20,7 @@ def common_status(
     """The fields of `RecoveryStatus` that an attempt fills, by attribute name."""
     if attempt is None:
         return {}
-    machine = (known(view.facts.machines) or {}).get(machine_name)
+    machine = (known(view.way.machines) or {}).get(machine_name)
     seen = view.verifications.get(machine_name) if not attempt.verified else None
     return {
         "result": common.Result(attempt.result) if attempt.result else None,

@@ -40,7 +40,7 @@ def server_status(view: View, plan: Plan) -> api.ProtectedServerStatus:
     if ledger is None or not _ours(view, ledger):
         return _unknown(view, plan)
     phase = server_phase(view, ledger)
-    replica = known(view.facts.replica)
+    replica = known(view.way.replica)
     states = _readiness(view, plan, ledger, phase) | _aspects(view, ledger, phase)
     newest = max((point.time for point in replica.points), default=None) if replica else None
     return api.ProtectedServerStatus(
@@ -113,7 +113,7 @@ def _readiness(view: View, plan: Plan, ledger: Ledger, phase: Phase) -> dict[str
 
 
 def _interrupted(view: View) -> Notice:
-    replica = known(view.facts.replica)
+    replica = known(view.way.replica)
     why = replica.reason if replica and replica.reason else "the copy does not proceed"
     return Notice(
         reasons.INTERRUPTED,
@@ -134,7 +134,7 @@ def _aspects(view: View, ledger: Ledger, phase: Phase) -> dict[str, State]:
 
 
 def _agent(view: View) -> State:
-    match view.facts.source:
+    match view.way.source:
         case Unknown(reason):
             return State("Unknown", reasons.SITE_SILENT, reason)
         case Known(source) if source.agent_connected:
@@ -148,7 +148,7 @@ def _agent(view: View) -> State:
 def _health(view: View, ledger: Ledger, phase: Phase) -> State:
     if ledger.failover is not None or not ledger.replicating:
         return State("False", reasons.STOPPED, "replication is stopped")
-    match view.facts.replica:
+    match view.way.replica:
         case Unknown(reason):
             return State("Unknown", reasons.SITE_SILENT, reason)
         case Known(_) if phase is Phase.REPLICATING:
@@ -160,11 +160,11 @@ def _health(view: View, ledger: Ledger, phase: Phase) -> State:
 
 
 def _points_current(view: View, ledger: Ledger) -> State:
-    if isinstance(view.facts.replica, Unknown):
-        return State("Unknown", reasons.SITE_SILENT, view.facts.replica.reason)
+    if isinstance(view.way.replica, Unknown):
+        return State("Unknown", reasons.SITE_SILENT, view.way.replica.reason)
     if ledger.failover is not None or not ledger.replicating:
         return State("False", reasons.STOPPED, "no points are taken while replication is stopped")
-    kept = view.facts.replica.value.points
+    kept = view.way.replica.value.points
     if not kept:
         return State("False", reasons.NO_RECOVERY_POINT, "there is no recovery point yet")
     newest = max(point.time for point in kept)
@@ -178,7 +178,7 @@ def _failover_ready(view: View, ledger: Ledger) -> State:
     notice = failover_refusal(view, ledger)
     if notice is None:
         return State("True", reasons.AS_ASKED, "a failover can start now")
-    unknown = isinstance(view.recovery, Unknown) or isinstance(view.facts.replica, Unknown)
+    unknown = isinstance(view.recovery, Unknown) or isinstance(view.way.replica, Unknown)
     return State("Unknown" if unknown else "False", notice.reason, notice.message)
 
 
@@ -188,12 +188,12 @@ def fence_state(view: View, ledger: Ledger) -> State:
     if fence is None:
         return State("False", reasons.NOT_FENCED, "nothing has failed over")
     if fence.confirmed_at is not None:
-        match view.facts.source:
+        match view.way.source:
             case Known(source) if source.running:
                 return State(
                     "False", reasons.FENCE_PENDING, "the source runs although it was fenced; it is fenced again"
                 )
-            case Unknown(reason) if view.facts.exists != Known(value=False):
+            case Unknown(reason) if view.way.exists != Known(value=False):
                 message = (
                     f"it was fenced at {fence.confirmed_at:%Y-%m-%dT%H:%M:%SZ}; its site does not answer now: {reason}"
                 )
@@ -201,7 +201,7 @@ def fence_state(view: View, ledger: Ledger) -> State:
             case _:
                 return State("True", reasons.FENCED, "the source is stopped and cannot be started in its zone")
     status: State = State(
-        "Unknown" if isinstance(view.facts.source, Unknown) else "False",
+        "Unknown" if isinstance(view.way.source, Unknown) else "False",
         reasons.FENCE_PENDING,
         f"the source may still be serving: {fence.problem or 'its fence is not confirmed yet'}; "
         "it is fenced first thing when its site answers",
@@ -212,16 +212,16 @@ def fence_state(view: View, ledger: Ledger) -> State:
 def _active_site(view: View, ledger: Ledger) -> ActiveSite:
     record = ledger.failover
     if record is None:
-        source = known(view.facts.source)
+        source = known(view.way.source)
         if source is None:
-            return ActiveSite.NONE if view.facts.exists == Known(value=False) else ActiveSite.UNKNOWN
+            return ActiveSite.NONE if view.way.exists == Known(value=False) else ActiveSite.UNKNOWN
         return ActiveSite.PRIMARY if source.running else ActiveSite.NONE
     starting = (FailoverStage.STOPPING_REPLICATION, FailoverStage.LAUNCHING)
     if record.stage in starting and ledger.active_site is ledgers.ActiveSite.UNKNOWN:
         fenced = ledger.fence is not None and ledger.fence.confirmed_at is not None
         return ActiveSite.NONE if fenced else ActiveSite.UNKNOWN
     if ledger.active_site is ledgers.ActiveSite.RECOVERY:
-        found = known(view.facts.machines)
+        found = known(view.way.machines)
         if found is None:
             return ActiveSite.UNKNOWN
         if not any(machine.state is MachineState.RUNNING for machine in _own(ledger, found)):
@@ -237,7 +237,7 @@ def _own(ledger: Ledger, found: Mapping[str, Machine]) -> list[Machine]:
 
 
 def _hardware(view: View) -> api.ServerFacts | None:
-    found = known(view.facts.hardware)
+    found = known(view.way.hardware)
     if found is None:
         return None
     return api.ServerFacts(
@@ -300,7 +300,7 @@ def _point(ledger: Ledger, point: Point) -> api.RecoveryPoint:
 
 
 def _recovered(view: View, ledger: Ledger) -> api.RecoveredServer | None:
-    record, found = ledger.failover, known(view.facts.machines)
+    record, found = ledger.failover, known(view.way.machines)
     if record is None:
         return None
     if found is None:
