@@ -22,8 +22,6 @@ class SimulatedHarness:
     """A world whose time passes while the suite waits, and in no other moment."""
 
     server_id = "web-1"
-    recovery_network = "recovery"
-    replication_network = "replication"
     outside_address = "10.99.0.5"
     elastic_ips: tuple[str, ...] = ("192.0.2.10", "192.0.2.11")
     cpu = 2
@@ -34,9 +32,13 @@ class SimulatedHarness:
         self.world = World(datetime(2026, 1, 1, tzinfo=UTC), capabilities=capabilities)
         self.pair = self.world.pair
         self.direction = Direction.FORWARD
-        for zone, network in ((self.pair.primary_zone, "serving"), (self.pair.recovery_zone, "recovery")):
-            self.world.add_network(zone, network, "10.0.1.0/24" if network == "serving" else "10.0.2.0/24")
-        self.world.add_network(self.pair.recovery_zone, "replication", "10.0.3.0/24")
+        for zone, network, cidr in (
+            (self.pair.primary_zone, "serving", "10.0.1.0/24"),
+            (self.pair.primary_zone, "replication-back", "10.0.4.0/24"),
+            (self.pair.recovery_zone, "recovery", "10.0.2.0/24"),
+            (self.pair.recovery_zone, "replication", "10.0.3.0/24"),
+        ):
+            self.world.add_network(zone, network, cidr)
         if capabilities.elastic_ips:
             for address in self.elastic_ips:
                 self.world.add_elastic_ip(self.pair.recovery_zone, address)
@@ -66,8 +68,20 @@ class SimulatedHarness:
         harness.world.guest.ports["routed", 80] = (host, port)
         return harness
 
+    @property
+    def direction(self) -> Direction:
+        return self._direction
+
+    @direction.setter
+    def direction(self, direction: Direction) -> None:
+        self._direction = direction
+        if direction is Direction.FORWARD:
+            self.recovery_network, self.replication_network = "recovery", "replication"
+        else:
+            self.recovery_network, self.replication_network = "serving", "replication-back"
+
     def address(self, number: int) -> str:
-        return f"10.0.2.{100 + number}"
+        return f"10.0.{2 if self.direction is Direction.FORWARD else 1}.{100 + number}"
 
     async def settle(self, predicate: Callable[[Way], bool], timeout: float = 120.0) -> Way:  # noqa: ASYNC109 - simulated seconds
         deadline = self.world.now + timedelta(seconds=timeout)
@@ -83,30 +97,30 @@ class SimulatedHarness:
         self.engine = self._new_engine()
 
     async def write(self, number: int) -> None:
-        self.world.write(self.server_id, number)
+        self.world.write(self.server_id, number, self.direction)
 
     async def write_in(self, machine: str, number: int) -> None:
-        self.world.write_in(self.server_id, machine, number)
+        self.world.write_in(self.server_id, machine, number, self.direction)
 
     async def contents(self, machine: str) -> int:
-        return self.world.contents(self.server_id, machine)
+        return self.world.contents(self.server_id, machine, self.direction)
 
     @asynccontextmanager
     async def alternating(self) -> AsyncIterator[None]:
         # One counter stands for all disks of a simulated server, so there is nothing that could interleave.
-        self.world.write(self.server_id)
+        self.world.write(self.server_id, direction=self.direction)
         yield
-        self.world.write(self.server_id)
+        self.world.write(self.server_id, direction=self.direction)
 
     async def disks_agree(self, machine: str) -> bool:
-        return self.world.contents(self.server_id, machine) > 0
+        return self.world.contents(self.server_id, machine, self.direction) > 0
 
     async def kill_source(self) -> None:
-        self.world.kill_source(self.server_id)
+        self.world.kill_source(self.server_id, self.direction)
 
     async def start_source(self) -> bool:
         try:
-            self.world.start_source(self.server_id)
+            self.world.start_source(self.server_id, self.direction)
         except Refused:
             return False
         return True

@@ -9,12 +9,18 @@ from datetime import datetime
 
 from lifeboat.engines.contract import Pair, Refused
 from lifeboat.engines.facts import Hardware, MachineState
-from lifeboat.engines.simulated import machines, replication, source
-from lifeboat.engines.simulated.state import Model, SourceRecord, Track, ZoneRecord
+from lifeboat.engines.ledger import Direction
+from lifeboat.engines.simulated import networks, power, replication
+from lifeboat.engines.simulated.state import Disks, InventoryServer, Model, ServerRecord, Track, ZoneRecord
+
+FORWARD = Direction.FORWARD
 
 
 class Controls:
-    """The hands that a test has on a world. Servers are named by their id in the primary zone."""
+    """The hands that a test has on a world. Servers are named by their id in the primary zone.
+
+    In a direction, the source is the server at its source zone, and points and machines are at its target zone.
+    """
 
     def __init__(self, pair: Pair, model: Model) -> None:
         self.pair = pair
@@ -62,53 +68,56 @@ class Controls:
 
     def add_server(self, server_id: str, hardware: Hardware, *, agent_after_reboot: bool = False) -> None:
         """Add a running server to the primary zone; its client may be one that comes up after a restart only."""
-        zone = self._primary
-        zone.servers[server_id] = SourceRecord(server_id, hardware, self.now, agent=not agent_after_reboot)
-        for address in hardware.addresses:
-            if (network := zone.network_of(address)) is not None:
-                zone.taken[network][address] = server_id
-        self.touch_source(zone.servers[server_id])
+        zone = self._model.zones[self.pair.primary_zone]
+        server = zone.servers[server_id] = InventoryServer(
+            server_id=server_id, zone=zone, hardware=hardware, disks=Disks(hardware.disks), boot_time=self.now
+        )
+        networks.join(server)
+        server.state, server.agent = MachineState.RUNNING, not agent_after_reboot
+        self._model.touch_server(server)
 
     def remove_server(self, server_id: str) -> None:
         """Take a server out of the zone's inventory for good."""
-        found = self._source(server_id)
-        source.stop(self._model, self._primary, found, f"{self._primary.name} has no server {server_id} any more")
+        found = self._inventory_server(server_id)
+        reason = f"{found.zone.name} has no server {server_id} any more"
+        power.end(self._model, found, MachineState.HALTED, copies_end=reason)
         found.removed = True
-        for taken in self._primary.taken.values():
-            for address in [address for address, user in taken.items() if user == server_id]:
-                del taken[address]
-        self.touch_source(found)
+        self._model.touch_server(found)
 
-    def kill_source(self, server_id: str) -> None:
+    def kill_source(self, server_id: str, direction: Direction = FORWARD) -> None:
         """Let the source's process die, with its record of what is not yet copied."""
-        source.stop(self._model, self._primary, self._source(server_id))
-        self.touch_source(self._source(server_id))
+        found = self._source(server_id, direction)
+        state, reason = (MachineState.FAILED, "the machine ended") if found.running else (found.state, found.reason)
+        power.end(self._model, found, state, reason)
 
-    def start_source(self, server_id: str) -> None:
+    def start_source(self, server_id: str, direction: Direction = FORWARD) -> None:
         """Start the source as the zone's own people would; its zone refuses while the fence is up."""
-        found = self._source(server_id)
+        found = self._source(server_id, direction)
         if found.fenced:
-            raise Refused(f"{server_id} is fenced")
+            raise Refused(f"{found.user} is fenced")
         if not found.running:
-            source.boot(self._model, found)
-            self.touch_source(found)
+            power.boot(self._model, found)
 
-    def set_agent(self, server_id: str, *, connected: bool) -> None:
+    def set_agent(self, server_id: str, direction: Direction = FORWARD, *, connected: bool) -> None:
         """Let the client in the source answer or not, after a restart as well."""
-        found = self._source(server_id)
-        found.agent = connected and found.running
+        found = self._source(server_id, direction)
+        found.agent = connected and found.serving
         found.agent_starts = connected
-        self.touch_source(found)
+        self._model.touch_server(found)
 
-    def fail_machine(self, server_id: str, machine: str, reason: str) -> None:
+    def ignore_shutdown(self, server_id: str, direction: Direction = FORWARD) -> None:
+        """Let the source's guest go on when it is told to shut down."""
+        self._source(server_id, direction).ignores_shutdown = True
+
+    def fail_machine(self, server_id: str, machine: str, reason: str, direction: Direction = FORWARD) -> None:
         """Let a started machine die by itself."""
-        machines.fail(self._track(server_id), machine, reason)
-        self._model.touch(self._track(server_id))
+        found = self._track(server_id, direction).machine(machine)
+        power.end(self._model, found, MachineState.FAILED, reason)
 
-    def spoil_point(self, server_id: str, point: str, problem: str) -> None:
+    def spoil_point(self, server_id: str, point: str, problem: str, direction: Direction = FORWARD) -> None:
         """Make a point unusable."""
-        self._track(server_id).points[point].problem = problem
-        self._model.touch(self._track(server_id))
+        self._track(server_id, direction).points[point].problem = problem
+        self._model.touch(self._track(server_id, direction))
 
     def silence(self, zone: str) -> None:
         """Let the operator get no answer from a zone, while everything in it goes on."""
@@ -123,10 +132,10 @@ class Controls:
     def cut_link(self) -> None:
         """Let no data pass between the zones: copies break and can be resumed."""
         self._model.cut.add(self._link)
-        for (primary, recovery), tracks in self._model.tracks.items():
-            if {primary, recovery} == self._link:
+        for (source, target), tracks in self._model.tracks.items():
+            if {source, target} == self._link:
                 for track in tracks.values():
-                    reason = f"{primary} and {recovery} do not reach each other"
+                    reason = f"{source} and {target} do not reach each other"
                     replication.interrupt(self._model, track, reason, resumable=True)
 
     def restore_link(self) -> None:
@@ -145,67 +154,70 @@ class Controls:
 
     # What tests ask about data.
 
-    def write(self, server_id: str, value: int | None = None) -> int:
+    def write(self, server_id: str, value: int | None = None, direction: Direction = FORWARD) -> int:
         """Write durably to all disks of a running source; the answer is the write's number, once acknowledged."""
-        found = self._source(server_id)
-        if not found.running:
-            raise ValueError(f"{server_id} does not run: nothing acknowledges a write")
-        value = found.writes + 1 if value is None else value
-        if value <= found.writes:
-            raise ValueError(f"write {found.writes} was made already")
-        found.writes = value
-        for track in self._model.copies(self._primary.name, server_id):
-            replication.acknowledge(self._model, track, found)
-        return value
+        return self._write(self._source(server_id, direction), value)
 
-    def write_in(self, server_id: str, machine: str, value: int) -> None:
-        """Write durably inside a running machine."""
-        found = self._track(server_id).machine(machine)
-        if found.state is not MachineState.RUNNING:
-            raise ValueError(f"{machine} does not run: nothing acknowledges a write")
-        found.disks.held = value
+    def write_in(self, server_id: str, machine: str, value: int, direction: Direction = FORWARD) -> None:
+        """Write durably inside a running machine, which may be a source."""
+        self._write(self._track(server_id, direction).machine(machine), value)
 
-    def acknowledged(self, server_id: str) -> int:
+    def acknowledged(self, server_id: str, direction: Direction = FORWARD) -> int:
         """The last write that the source acknowledged."""
-        return self._source(server_id).writes
+        return self._source(server_id, direction).disks.held
 
-    def running(self, server_id: str) -> bool:
+    def running(self, server_id: str, direction: Direction = FORWARD) -> bool:
         """Whether the source serves, whoever can see it."""
-        return self._source(server_id).running
+        return self._source(server_id, direction).serving
 
-    def replica_contents(self, server_id: str) -> int | None:
+    def original_contents(self, server_id: str) -> int | None:
+        """The last write on the disks of the inventory's own server, None once they were wiped for a replica."""
+        disks = self._inventory_server(server_id).disks
+        return None if disks.given_up else disks.held
+
+    def replica_contents(self, server_id: str, direction: Direction = FORWARD) -> int | None:
         """The last write on the replica, None while it is not consistent or not there."""
-        replica = self._track(server_id).replica
+        replica = self._track(server_id, direction).replica
         return None if replica is None else replica.held
 
-    def point_contents(self, server_id: str, point: str) -> int | None:
+    def point_contents(self, server_id: str, point: str, direction: Direction = FORWARD) -> int | None:
         """The last write in a point."""
-        return self._track(server_id).points[point].held
+        return self._track(server_id, direction).points[point].held
 
-    def contents(self, server_id: str, machine: str) -> int:
+    def contents(self, server_id: str, machine: str, direction: Direction = FORWARD) -> int:
         """The last write on a machine's disks."""
-        return self._track(server_id).machine(machine).disks.held
+        return self._track(server_id, direction).machine(machine).disks.held
 
-    def lost(self, server_id: str, machine: str) -> int:
+    def lost(self, server_id: str, machine: str, direction: Direction = FORWARD) -> int:
         """How many acknowledged writes of the source a machine does not have."""
-        return max(0, self.acknowledged(server_id) - self.contents(server_id, machine))
+        return max(0, self.acknowledged(server_id, direction) - self.contents(server_id, machine, direction))
 
-    @property
-    def _primary(self) -> ZoneRecord:
-        return self._model.zones[self.pair.primary_zone]
+    def _write(self, server: ServerRecord, value: int | None) -> int:
+        if not server.serving:
+            raise ValueError(f"{server.user} does not run: nothing acknowledges a write")
+        value = server.disks.held + 1 if value is None else value
+        if value <= server.disks.held:
+            raise ValueError(f"write {server.disks.held} was made already")
+        server.disks.held = value
+        for track in self._model.copies(server):
+            replication.acknowledge(self._model, track, server)
+        return value
 
     @property
     def _link(self) -> frozenset[str]:
         return frozenset((self.pair.primary_zone, self.pair.recovery_zone))
 
-    def _source(self, server_id: str) -> SourceRecord:
-        return self._primary.servers[server_id]
+    def _inventory_server(self, server_id: str) -> InventoryServer:
+        return self._model.zones[self.pair.primary_zone].servers[server_id]
 
-    def _track(self, server_id: str) -> Track:
-        return self._model.track(self.pair.primary_zone, self.pair.recovery_zone, server_id)
+    def _source(self, server_id: str, direction: Direction) -> ServerRecord:
+        zone = self._track(server_id, direction).source_zone
+        # What a server that was taken out of the inventory acknowledged is still asked for.
+        if (found := zone.server(server_id) or zone.servers.get(server_id)) is None:
+            raise ValueError(f"there is no server {server_id} in direction {direction}")
+        return found
 
-    def touch_source(self, changed: SourceRecord) -> None:
-        """Note that a source changed, for whoever looks next."""
-        self._primary.facts = None
-        for track in self._model.copies(self._primary.name, changed.server_id):
-            self._model.touch(track)
+    def _track(self, server_id: str, direction: Direction = FORWARD) -> Track:
+        primary, recovery = self.pair.primary_zone, self.pair.recovery_zone
+        source, target = (primary, recovery) if direction is FORWARD else (recovery, primary)
+        return self._model.track(source, target, server_id)

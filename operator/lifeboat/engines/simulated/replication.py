@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from lifeboat.engines.contract import NoSpace, Refused, Retry
 from lifeboat.engines.facts import ReplicaState
-from lifeboat.engines.simulated.state import BYTES_PER_WRITE, Model, PointRecord, ReplicaRecord, SourceRecord, Track
+from lifeboat.engines.simulated.state import BYTES_PER_WRITE, Model, PointRecord, ReplicaRecord, ServerRecord, Track
 from lifeboat.engines.simulated.view import copy_rate
 from lifeboat.engines.verbs import (
     LimitBandwidth,
@@ -18,6 +18,7 @@ from lifeboat.engines.verbs import (
 )
 
 _START_SECONDS = 1.0
+_ONTO_ORIGINAL = "all is copied: there is no record of what differs from the original"
 _GOING = {ReplicaState.STARTING, ReplicaState.COPYING, ReplicaState.SYNCED, ReplicaState.RESYNCING}
 
 
@@ -29,15 +30,18 @@ def start(model: Model, track: Track, verb: StartReplication) -> None:
         if verb.run < current:
             raise Refused(f"copy {verb.run} was followed by copy {current}")
         return
-    if verb.replication_network not in track.recovery.networks:
-        raise Refused(f"{track.recovery.name} has no network {verb.replication_network}")
-    if verb.use_ssd and not track.recovery.ssd:
-        raise Refused(f"{track.recovery.name} has no SSD storage")
+    if verb.replication_network not in track.target_zone.networks:
+        raise Refused(f"{track.target_zone.name} has no network {verb.replication_network}")
+    if verb.use_ssd and not track.target_zone.ssd:
+        raise Refused(f"{track.target_zone.name} has no SSD storage")
     if not source.running:
         raise Retry(f"{track.server_id} does not run: a copy needs a running source")
     _need_link(model, track)
+    original = _original(track) if verb.onto_original else None
     total = sum(disk.allocated_bytes for disk in source.hardware.disks)
-    track.recovery.need(total - track.reserved)
+    track.target_zone.need(total - track.reserved - (original.disks.size if original else 0))
+    if original is not None:
+        _give_up(model, original)
     model.reserve(track, total)
     track.hardware = source.hardware
     track.replica = ReplicaRecord(
@@ -45,6 +49,7 @@ def start(model: Model, track: Track, verb: StartReplication) -> None:
         total=total,
         due=model.now + timedelta(seconds=_START_SECONDS),
         limit=verb.bandwidth_limit,
+        basis=_ONTO_ORIGINAL if verb.onto_original else "",
     )
 
 
@@ -59,14 +64,14 @@ def resume(model: Model, track: Track, verb: ResumeReplication) -> None:
     if not replica.resumable:
         raise Refused(replica.reason)
     _need_link(model, track)
-    track.recovery.need(0)
+    track.target_zone.need(0)
     if verb.freeze_as is not None and replica.held is not None:
         _freeze(model, track, replica, verb.freeze_as)
     replica.state, replica.reason, replica.due = replica.resume_as, "", model.now
     if replica.state is ReplicaState.RESYNCING:
         # From here on old and new blocks are mixed, until everything that changed is there.
         replica.held = None
-        replica.total = (source.writes - replica.base) * BYTES_PER_WRITE
+        replica.total = (source.disks.held - replica.base) * BYTES_PER_WRITE
         replica.copied = 0.0
 
 
@@ -123,9 +128,49 @@ def release(model: Model, track: Track) -> None:
     model.reserve(track, 0)
 
 
+def undrained(track: Track, source: ServerRecord) -> str | None:
+    """Why the process of a source that acknowledges nothing any more cannot end yet; None where nothing is missing."""
+    replica = track.replica
+    if replica is None or replica.state is ReplicaState.STOPPED:
+        return None
+    if replica.state is ReplicaState.INTERRUPTED:
+        return f"replication is interrupted: {replica.reason}"
+    if replica.state is not ReplicaState.SYNCED or replica.held != source.disks.held:
+        return "the replica does not hold everything yet"
+    return None
+
+
+def _original(track: Track) -> ServerRecord:
+    """The server that the target zone has under this id, once its disks may become the replica's."""
+    zone = track.target_zone
+    original = zone.server(track.server_id)
+    if original is None:
+        raise Refused(f"{zone.name} has no server {track.server_id} whose disks could be given up")
+    if original.running or not original.fenced:
+        raise Refused(f"{original.user} in {zone.name} is not stopped and fenced: its disks are not given up")
+    for machine in track.machines.values():
+        if machine.disks is original.disks and machine.running:
+            raise Refused(f"{machine.user} runs on the disks of {original.user}: they are not given up")
+    return original
+
+
+def _give_up(model: Model, original: ServerRecord) -> None:
+    """Wipe a server's disks, once: the replica lies on them from now on."""
+    disks = original.disks
+    original.zone.used_bytes -= disks.size
+    disks.held, disks.point, disks.size, disks.given_up = 0, None, 0, True
+    model.touch_server(original)
+
+
+def _last_write(track: Track) -> int:
+    source = track.source_zone.server(track.server_id)
+    assert source is not None  # noqa: S101 - a copy breaks with its source
+    return source.disks.held
+
+
 def _need_link(model: Model, track: Track) -> None:
     if not model.linked(track):
-        raise Retry(f"{track.primary.name} and {track.recovery.name} do not reach each other")
+        raise Retry(f"{track.source_zone.name} and {track.target_zone.name} do not reach each other")
 
 
 def _freeze(
@@ -136,8 +181,8 @@ def _freeze(
         return
     if replica.held is None:
         raise Retry("the replica is not consistent while it is being copied")
-    if track.recovery.filled:
-        raise NoSpace(f"{track.recovery.name} has no space for another point")
+    if track.target_zone.filled:
+        raise NoSpace(f"{track.target_zone.name} has no space for another point")
     time = model.now if replica.state is ReplicaState.SYNCED or replica.in_sync_at is None else replica.in_sync_at
     track.points[name] = PointRecord(name, time, replica.held, application_consistent)
 
@@ -165,15 +210,15 @@ def interrupt(model: Model, track: Track, reason: str, *, resumable: bool) -> No
     model.touch(track)
 
 
-def acknowledge(model: Model, track: Track, source: SourceRecord) -> None:
+def acknowledge(model: Model, track: Track, source: ServerRecord) -> None:
     """Carry an acknowledged write over, or notice that it cannot be."""
     replica = track.replica
     if replica is None or replica.state is not ReplicaState.SYNCED:
         return
-    if track.recovery.filled:
-        interrupt(model, track, f"{track.recovery.name} is full", resumable=True)
+    if track.target_zone.filled:
+        interrupt(model, track, f"{track.target_zone.name} is full", resumable=True)
         return
-    replica.held = source.writes
+    replica.held = source.disks.held
 
 
 def progress(model: Model, track: Track) -> None:
@@ -185,13 +230,13 @@ def progress(model: Model, track: Track) -> None:
         replica.state = ReplicaState.COPYING
     if replica.state not in {ReplicaState.COPYING, ReplicaState.RESYNCING}:
         return
-    if track.recovery.filled:
-        interrupt(model, track, f"{track.recovery.name} is full", resumable=True)
+    if track.target_zone.filled:
+        interrupt(model, track, f"{track.target_zone.name} is full", resumable=True)
         return
     replica.copied += copy_rate(model, replica) * (model.now - replica.due).total_seconds()
     replica.due = model.now
     if replica.copied >= replica.total:
         replica.copied = float(replica.total)
         replica.state = ReplicaState.SYNCED
-        replica.held = track.primary.servers[track.server_id].writes
+        replica.held = _last_write(track)
         replica.in_sync_at = model.now

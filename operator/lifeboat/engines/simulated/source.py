@@ -1,57 +1,66 @@
-"""The verbs of the source server, and what happens to it by itself."""
+"""The verbs of the source server, whichever machine that is."""
 
 from __future__ import annotations
 
-from lifeboat.engines.contract import Refused
-from lifeboat.engines.simulated import replication
-from lifeboat.engines.simulated.state import CRASHED, Model, SourceRecord, Track, ZoneRecord
+from lifeboat.engines.contract import Refused, Retry
+from lifeboat.engines.facts import MachineState
+from lifeboat.engines.simulated import power, replication
+from lifeboat.engines.simulated.state import Model, Track
+from lifeboat.engines.verbs import Fence, Register
 
 
 def restart(model: Model, track: Track) -> None:
     """Restart the source; one that is booting anyway is left to it."""
     source = track.source()
-    if not source.running:
-        raise Refused(f"{source.server_id} does not run")
-    if source.server_id not in model.booting:
-        boot(model, source)
-
-
-def fence(model: Model, track: Track) -> None:
-    """Stop the source for good: an orderly stop, so what is replicated is complete."""
-    source = track.source()
     if source.fenced:
+        raise Refused(f"{source.user} is fenced")
+    if not source.running:
+        raise Refused(f"{source.user} does not run")
+    if source.agent_due is None:
+        power.boot(model, source)
+
+
+def fence(model: Model, track: Track, verb: Fence) -> None:
+    """Stop the source for good: at once, or once it is shut down and the replica holds its last write."""
+    source = track.source()
+    if not source.fenced:
+        source.fenced, source.stopped_by_fence = True, source.running
+        model.touch_server(source)
+    if not source.running:
         return
-    source.fenced, source.stopped_by_fence = True, source.running
-    stop(model, track.primary, source, "the source is fenced: a new copy starts from the beginning")
+    if verb.orderly:
+        power.shut_down(model, source)
+        if not source.down:
+            raise Retry(f"{source.user} is shutting down")
+        if why := replication.undrained(track, source):
+            raise Retry(f"{source.user} is down and waits for its last writes to be copied: {why}")
+    reason = "the source is fenced: a new copy starts from the beginning"
+    power.end(model, source, MachineState.HALTED, copies_end=reason)
 
 
 def unfence(model: Model, track: Track) -> None:
     """Let the source start again, and start it if the fence was what stopped it."""
     source = track.source()
     if source.fenced and source.stopped_by_fence:
-        boot(model, source)
+        power.boot(model, source)
     source.fenced = source.stopped_by_fence = False
 
 
-def boot(model: Model, source: SourceRecord) -> None:
-    """Begin a boot at the model's time; the client comes up later, where it comes up at all."""
-    source.running, source.agent, source.boot_time = True, False, model.now
-    source.agent_due = model.now + model.boot
-    model.booting[source.server_id] = source
-
-
-def stop(model: Model, zone: ZoneRecord, source: SourceRecord, reason: str = CRASHED) -> None:
-    """End the source's process, and every copy that ran in it."""
-    source.running, source.agent, source.agent_due = False, False, None
-    model.booting.pop(source.server_id, None)
-    for copy in model.copies(zone.name, source.server_id):
-        replication.interrupt(model, copy, reason, resumable=False)
-
-
-def progress(model: Model) -> list[SourceRecord]:
-    """Finish the boots that are over by now, and tell which."""
-    done = [source for source in model.booting.values() if source.agent_due and source.agent_due <= model.now]
-    for source in done:
-        source.agent, source.agent_due = source.agent_starts, None
-        del model.booting[source.server_id]
-    return done
+def register(model: Model, track: Track, verb: Register) -> None:
+    """Let a machine in the source zone be the server there, instead of whoever was."""
+    zone, server_id = track.source_zone, track.server_id
+    zone.need_answer()
+    opposite = model.opposite(track)
+    machine = opposite.machines.get(verb.machine) if opposite else None
+    if machine is None:
+        raise Refused(f"{zone.name} has no machine {verb.machine} of {server_id}")
+    before = zone.server(server_id)
+    if before is machine:
+        return
+    if before is not None:
+        if before.running:
+            raise Refused(f"{before.user} still runs in {zone.name}: there must not be two servers {server_id}")
+        for copy in model.copies(before):
+            replication.interrupt(model, copy, f"{machine.user} is the server now", resumable=False)
+    zone.registered[server_id] = machine
+    model.touch_server(machine)

@@ -5,7 +5,8 @@ Unchanged facts are handed out by identity, so that a caller can skip thousands 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from lifeboat.engines.contract import Pair
@@ -27,7 +28,7 @@ from lifeboat.engines.facts import (
     nothing_known,
 )
 from lifeboat.engines.ledger import Ledger
-from lifeboat.engines.simulated.state import MachineRecord, Model, ReplicaRecord, SourceRecord, Track, ZoneRecord
+from lifeboat.engines.simulated.state import MachineRecord, Model, ReplicaRecord, ServerRecord, Track, ZoneRecord
 
 _ABSENT = Replica(ReplicaState.ABSENT)
 _FED_BY_SOURCE = {ReplicaState.STARTING, ReplicaState.COPYING, ReplicaState.SYNCED, ReplicaState.RESYNCING}
@@ -91,46 +92,79 @@ def _see(model: Model, track: Track) -> ServerFacts:
 
 
 def _server_facts(model: Model, track: Track) -> ServerFacts:
-    primary, recovery = track.primary, track.recovery
-    source = primary.servers.get(track.server_id)
-    if source is not None and source.removed:
-        source = None
-    exists: Fact[bool] = _silence(primary) if primary.silent else Known(source is not None)
-    back = nothing_known(track.server_id, "the way back is not simulated").reverse
-    if recovery.silent:
-        silence = _silence(recovery)
-        forward = Way(exists, _hardware(track, source), _source(track, source), silence, silence)
-        return ServerFacts(track.server_id, silence, forward, back)
-    forward = Way(
-        exists=exists,
-        hardware=_hardware(track, source),
-        source=_source(track, source),
-        replica=Known(_replica(model, track)),
-        machines=Known(MappingProxyType({name: _machine(machine) for name, machine in track.machines.items()})),
+    back = model.opposite(track)
+    home = track.target_zone
+    return ServerFacts(
+        server_id=track.server_id,
+        ledger=_silence(home) if home.silent else Known(track.ledger or Ledger(track.server_id)),
+        forward=_way(model, track, f"{track.source_zone.name} has no server {track.server_id}"),
+        reverse=_unturned(
+            track.source_zone.name, home.name, primary_silent=track.source_zone.silent, recovery_silent=home.silent
+        )
+        if back is None
+        else _way(model, back, f"{home.name} has no server registered"),
     )
-    return ServerFacts(track.server_id, Known(track.ledger or Ledger(track.server_id)), forward, back)
+
+
+@lru_cache
+def _unturned(primary: str, recovery: str, *, primary_silent: bool, recovery_silent: bool) -> Way:
+    """The way back of servers that never went it: one object for all of them."""
+    there = Unknown(f"{primary} does not answer") if primary_silent else None
+    here = Unknown(f"{recovery} does not answer") if recovery_silent else None
+    return Way(
+        exists=here or Known(value=False),
+        hardware=here or there or Unknown(f"{recovery} has no server registered"),
+        source=here or Unknown(f"{recovery} has no server registered"),
+        replica=there or Known(_ABSENT),
+        machines=there or Known(MappingProxyType({})),
+    )
+
+
+def _way(model: Model, track: Track, missing: str) -> Way:
+    zone, target = track.source_zone, track.target_zone
+    source = zone.server(track.server_id)
+    replica: Fact[Replica] = _silence(target)
+    machines: Fact[Mapping[str, Machine]] = _silence(target)
+    if not target.silent:
+        replica = Known(_replica(model, track))
+        machines = Known(MappingProxyType({name: _machine(machine) for name, machine in track.machines.items()}))
+    return Way(
+        exists=_silence(zone) if zone.silent else Known(source is not None),
+        hardware=_hardware(track, source),
+        source=_source(track, source, missing),
+        replica=replica,
+        machines=machines,
+    )
 
 
 def _silence(zone: ZoneRecord) -> Unknown:
     return Unknown(f"{zone.name} does not answer")
 
 
-def _hardware(track: Track, source: SourceRecord | None) -> Fact[Hardware]:
-    if source is not None and not track.primary.silent:
+def _hardware(track: Track, source: ServerRecord | None) -> Fact[Hardware]:
+    if source is not None and not track.source_zone.silent:
         return Known(source.hardware)
-    if track.recovery.silent:
-        return _silence(track.recovery)
+    if track.target_zone.silent:
+        return _silence(track.target_zone)
     if track.hardware is not None:
         return Known(track.hardware)
-    return Unknown(f"{track.recovery.name} has no record of what {track.server_id} is made of")
+    return Unknown(f"{track.target_zone.name} has no record of what {track.server_id} is made of")
 
 
-def _source(track: Track, source: SourceRecord | None) -> Fact[Source]:
-    if track.primary.silent:
-        return _silence(track.primary)
+def _source(track: Track, source: ServerRecord | None, missing: str) -> Fact[Source]:
+    if track.source_zone.silent:
+        return _silence(track.source_zone)
     if source is None:
-        return Unknown(f"{track.primary.name} has no server {track.server_id}")
-    return Known(Source(source.running, source.agent, source.boot_time, source.fenced))
+        return Unknown(missing)
+    return Known(
+        Source(
+            running=source.running,
+            agent_connected=source.agent,
+            boot_time=source.boot_time,
+            fenced=source.fenced,
+            machine=source.name if isinstance(source, MachineRecord) else None,
+        )
+    )
 
 
 def _replica(model: Model, track: Track) -> Replica:
@@ -149,9 +183,9 @@ def _replica(model: Model, track: Track) -> Replica:
     if replica is None:
         return Replica(ReplicaState.ABSENT, points=points) if points else _ABSENT
     state, reason, resumable = replica.state, replica.reason, replica.resumable
-    if track.primary.silent and state in _FED_BY_SOURCE:
+    if track.source_zone.silent and state in _FED_BY_SOURCE:
         # Nothing proves that writes still arrive, and nothing proves that everything has to be copied again.
-        state, reason, resumable = ReplicaState.INTERRUPTED, f"{track.primary.name} does not answer", True
+        state, reason, resumable = ReplicaState.INTERRUPTED, f"{track.source_zone.name} does not answer", True
     return Replica(
         state=state,
         run=replica.run,
@@ -162,6 +196,7 @@ def _replica(model: Model, track: Track) -> Replica:
         lag_seconds=_lag(model, track, replica),
         resumable=resumable,
         bandwidth_limit=replica.limit,
+        basis=replica.basis,
         points=points,
     )
 
@@ -176,7 +211,7 @@ def copy_rate(model: Model, replica: ReplicaRecord) -> float:
 def _lag(model: Model, track: Track, replica: ReplicaRecord) -> float | None:
     """Seconds of writes that are missing at the recovery zone, None where nobody can tell."""
     match replica.state:
-        case ReplicaState.SYNCED if not track.primary.silent:
+        case ReplicaState.SYNCED if not track.source_zone.silent:
             return 0.0
         case ReplicaState.INTERRUPTED | ReplicaState.RESYNCING if replica.in_sync_at is not None:
             return (model.now - replica.in_sync_at).total_seconds()

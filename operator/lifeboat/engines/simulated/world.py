@@ -19,11 +19,10 @@ from lifeboat.engines.contract import (
     Refused,
     StaleTerm,
     Target,
-    Unreachable,
 )
 from lifeboat.engines.facts import PairFacts
-from lifeboat.engines.ledger import Ledger, ScriptOutcome
-from lifeboat.engines.simulated import machines, replication, source, view
+from lifeboat.engines.ledger import Direction, Ledger, ScriptOutcome
+from lifeboat.engines.simulated import machines, power, replication, source, view
 from lifeboat.engines.simulated.controls import Controls
 from lifeboat.engines.simulated.guest import Guest, Visit
 from lifeboat.engines.simulated.state import MachineRecord, Model, Track
@@ -55,7 +54,10 @@ ALL = Capabilities(
     bandwidth_limit=True,
     elastic_ips=True,
     planned_failover=True,
+    reverse_replication=True,
 )
+# What needs the source zone alone; everything else needs the target zone.
+OF_SOURCE = (Restart, Fence, Unfence, Register)
 
 
 class World(Controls):
@@ -73,9 +75,11 @@ class World(Controls):
         capabilities: Capabilities = ALL,
         copy_rate: float = 100 << 20,
         boot_seconds: float = 5.0,
+        shutdown_seconds: float = 2.0,
     ) -> None:
         super().__init__(
-            pair or Pair("zone-a", "zone-b"), Model(now, capabilities, copy_rate, timedelta(seconds=boot_seconds))
+            pair or Pair("zone-a", "zone-b"),
+            Model(now, capabilities, copy_rate, timedelta(seconds=boot_seconds), timedelta(seconds=shutdown_seconds)),
         )
         self.guest = Guest()
         self.performed: list[tuple[Target, Verb]] = []
@@ -93,14 +97,13 @@ class World(Controls):
             raise ValueError("time does not go backwards")
         model = self._model
         model.now += by
+        power.progress(model)
         for track in list(model.moving):
             replication.progress(model, track)
             machines.progress(model, track)
             model.touch(track)
             if not track.moving():
                 del model.moving[track]
-        for booted in source.progress(model):
-            self.touch_source(booted)
 
     def observe(self, pair: Pair, server_ids: Collection[str]) -> PairFacts:
         """See the pair; a server of which nothing changed is the same object as before."""
@@ -108,7 +111,7 @@ class World(Controls):
 
     def record(self, target: Target, ledger: Ledger) -> Ledger:
         """Store the successor of `ledger.version`; neither version nor term ever goes back."""
-        track = self._reach(target)
+        track = self._home(target)
         stored = track.ledger or Ledger(target.server_id)
         if ledger.server_id != target.server_id:
             raise Refused(f"this is the ledger of {ledger.server_id}, not of {target.server_id}")
@@ -126,7 +129,9 @@ class World(Controls):
         """Do what the verb says, or see that it is done already."""
         track = self._reach(target)
         late = self._fault(type(verb))
-        _refuse_unable(self.capabilities, verb)
+        _refuse_unable(self.capabilities, target.direction, verb)
+        if not isinstance(verb, OF_SOURCE):
+            track.target_zone.need_answer()
         self._do(track, verb)
         self.performed.append((target, verb))
         self.journal.append((target, verb))
@@ -152,19 +157,19 @@ class World(Controls):
             case PrunePoints():
                 replication.prune(track, verb)
             case Fence():
-                source.fence(model, track)
+                source.fence(model, track, verb)
             case Unfence():
                 source.unfence(model, track)
             case Register():
-                raise Refused("the way back is not simulated")
+                source.register(model, track, verb)
             case Launch():
                 machines.launch(model, track, verb)
             case Halt():
-                machines.halt(track, verb)
+                machines.halt(model, track, verb)
             case MoveElasticIP():
                 machines.move_elastic_ip(track, verb)
             case RemoveMachine():
-                machines.remove(track, verb)
+                machines.remove(model, track, verb)
             case MakeIndependent():
                 machines.make_independent(model, track, verb)
             case ReleaseReplica():
@@ -175,6 +180,7 @@ class World(Controls):
     def visit(self, target: Target, machine: str) -> tuple[Visit, MachineRecord]:
         """A machine as a program in it sees itself, for a hand that may still act."""
         track = self._reach(target)
+        track.target_zone.need_answer()
         found = track.machine(machine)
         return Visit(target.server_id, machine, found.shape, found.disks.held), found
 
@@ -189,14 +195,20 @@ class World(Controls):
         """Let the next verb of this type (or the next `Ledger` that is recorded) fail, before or after its effect."""
         self._faults.append((act, error, after_effect))
 
+    def _home(self, target: Target) -> Track:
+        """The record that has the ledger, once the recovery zone answers and no later leader has written there."""
+        home = self._model.track(target.pair.primary_zone, target.pair.recovery_zone, target.server_id)
+        home.target_zone.need_answer()
+        if home.ledger is not None and home.ledger.term > target.term:
+            raise StaleTerm(home.ledger.term)
+        return home
+
     def _reach(self, target: Target) -> Track:
-        """The record of a target, once its recovery zone answers and no later leader has written there."""
-        track = self._model.track(target.pair.primary_zone, target.pair.recovery_zone, target.server_id)
-        if track.recovery.silent:
-            raise Unreachable(f"{track.recovery.name} does not answer")
-        if track.ledger is not None and track.ledger.term > target.term:
-            raise StaleTerm(track.ledger.term)
-        return track
+        """The record of the direction that a hand acts in, once it may."""
+        home = self._home(target)
+        if target.direction is Direction.FORWARD:
+            return home
+        return self._model.track(home.target_zone.name, home.source_zone.name, target.server_id)
 
     def _fault(self, act: type[Act]) -> EngineError | None:
         """Raise a fault that was asked for before the effect; return one that is due after it."""
@@ -209,9 +221,15 @@ class World(Controls):
         return None
 
 
-def _refuse_unable(able: Capabilities, verb: Verb) -> None:
+def _refuse_unable(able: Capabilities, direction: Direction, verb: Verb) -> None:
     """Refuse what the engine cannot do, instead of ignoring that part of the verb."""
+    if direction is Direction.REVERSE and not able.reverse_replication:
+        raise Refused("this engine does not replicate back")
     match verb:
+        case Register() | StartReplication(onto_original=True) if not able.reverse_replication:
+            raise Refused("this engine does not replicate back")
+        case Fence(orderly=True) if not able.planned_failover:
+            raise Refused("this engine does not stop a source in order")
         case TakePoint(application_consistent=True) if not able.application_consistent_points:
             raise Refused("this engine takes no application-consistent points")
         case ResumeReplication() if not able.delta_resync:
