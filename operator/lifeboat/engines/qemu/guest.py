@@ -147,6 +147,24 @@ class Guests:
         except (OSError, EOFError, ValueError, asyncio.IncompleteReadError) as error:
             raise Silent(f"the guest's agent does not answer: {error}") from error
 
+    @contextlib.asynccontextmanager
+    async def reserved(self, socket: Path, seconds: float) -> AsyncIterator[None]:
+        """Leave an agent to a process of its own; `seconds` bounds the wait for one's turn.
+
+        Raises:
+            Silent: others have it for longer.
+        """
+        lock = self._locks.setdefault(socket, asyncio.Lock())
+        try:
+            async with asyncio.timeout(seconds):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise Silent(f"the guest's agent is busy for more than {seconds:g} s") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
     async def pulse(self, socket: Path) -> Pulse:
         """Whether an agent answers and when its guest booted, as of 5 s ago at most, or 15 s while it is slow.
 

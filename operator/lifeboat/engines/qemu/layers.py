@@ -98,8 +98,13 @@ async def prepare(zone: Zone, record: ReplicaRecord, point: PointRecord) -> Repl
     return save_replica(zone, record.model_copy(update={"pending": Pending(layer=layer, point=point)}))
 
 
-async def insert(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> None:
-    """Put the pending layer on the tip of every disk, all at one instant."""
+async def insert(
+    monitors: Monitors,
+    zone: Zone,
+    record: ReplicaRecord,
+    within: contextlib.AbstractAsyncContextManager[None] | None = None,
+) -> None:
+    """Put the pending layer on the tip of every disk, all at one instant, which lies inside of `within`."""
     pending = record.pending
     assert pending is not None and record.tip is not None  # noqa: S101, PT018  # `prepare` came before
     tip = record.layer(record.tip)
@@ -113,7 +118,8 @@ async def insert(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> None:
                 await session.run("blockdev-add", storage_daemon.image_node(name, path, None, writable=True))
             data = {"node": storage_daemon.node(index, tip), "overlay": name}
             actions.append({"type": "blockdev-snapshot", "data": data})
-        await session.run("transaction", {"actions": actions})
+        async with within or contextlib.nullcontext():
+            await session.run("transaction", {"actions": actions})
 
 
 def inserted(zone: Zone, record: ReplicaRecord, point: PointRecord) -> ReplicaRecord:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 from lifeboat.engines.contract import Refused, Retry
-from lifeboat.engines.qemu import layers, machine, storage_daemon
+from lifeboat.engines.qemu import freezing, layers, machine, mirror, storage_daemon
 from lifeboat.engines.qemu.guest import Guests
 from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.inventory import checked_name
@@ -18,7 +16,11 @@ from lifeboat.engines.qemu.records import PointRecord, ReplicaRecord, load_repli
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import PrunePoints, TakePoint
 
-_FREEZE = 5.0
+_FLUSH = 3.0
+# `execute` says so.
+_NOT_DONE = 124
+# A look waits no longer for an agent that is busy; the next one finds it thawed, since it has the order then.
+_THAW = 1.0
 # A merge is given so long before a point interrupts it.
 _MERGE = 3.0
 
@@ -60,21 +62,16 @@ class Points:
         if not live:
             # What comes next from the source would be newer writes without older ones.
             record = await layers.close_door(self._monitors, target, record)
-        point = PointRecord(
-            name=verb.name,
-            time=self._instep.tip_time(target, record),
-            application_consistent=verb.application_consistent,
-        )
+        point = PointRecord(name=verb.name, time=self._instep.tip_time(target, record))
         await layers.settle(self._monitors, target, record, _MERGE)
-        record = await layers.prepare(target, record, point)
         if verb.application_consistent and source is not None:
-            agent = source.server_folder(server_id) / machine.AGENT
-            record, point = await self._insert_frozen(target, record, point, agent)
+            await self._take_frozen(source, target, record, point)
         else:
+            record = await layers.prepare(target, record, point)
             if live:
                 point = point.model_copy(update={"time": self._clock()})
             await layers.insert(self._monitors, target, record)
-        layers.inserted(target, record, point)
+            layers.inserted(target, record, point)
         await layers.tidy(self._monitors, target, server_id)
 
     async def prune(self, target: Zone, server_id: str, verb: PrunePoints) -> None:
@@ -96,7 +93,7 @@ class Points:
         await layers.tidy(self._monitors, target, server_id)
 
     async def thaw_leftover(self, source: Zone, target: Zone, server_id: str) -> None:
-        """Thaw a guest whose point was being taken when the operator died: it must not stand still for that.
+        """Thaw a guest whose point was being taken when operator and freezer died, or whose agent was too busy.
 
         Raises:
             Silent: the guest's agent does not answer.
@@ -105,27 +102,39 @@ class Points:
         if record is None or not record.frozen or (target.name, server_id) in self._freezing:
             return
         if machine.running(source.server_folder(server_id)) is not None:
-            await self._guests.thaw(source.server_folder(server_id) / machine.AGENT, _FREEZE)
+            await self._guests.thaw(source.server_folder(server_id) / machine.AGENT, _THAW)
         record = load_replica(target, server_id)
         if record is not None and (target.name, server_id) not in self._freezing:
             save_replica(target, record.model_copy(update={"frozen": False}))
 
-    async def _insert_frozen(
-        self, target: Zone, record: ReplicaRecord, point: PointRecord, agent: Path
-    ) -> tuple[ReplicaRecord, PointRecord]:
+    async def _take_frozen(self, source: Zone, target: Zone, record: ReplicaRecord, point: PointRecord) -> None:
+        """Take a point of a guest that stands still, all but the last step being done before it does.
+
+        It counts as application-consistent only when all is known to have held: the guest was frozen until after the
+        point was taken, and the copy did not break meanwhile. A point that was taken and of which that is not known
+        stays, as a crash-consistent one.
+        """
+        agent = source.server_folder(record.server_id) / machine.AGENT
+        flushed = await self._guests.execute(agent, ("sync",), _FLUSH)
+        if flushed.exit_code == _NOT_DONE:
+            raise Retry(f"the guest takes more than {_FLUSH:g} s to write out what it has in memory: it is not frozen")
         key = (target.name, record.server_id)
         self._freezing.add(key)
         try:
-            record = save_replica(target, record.model_copy(update={"frozen": True}))
-            try:
-                await self._guests.freeze(agent, _FREEZE)
+            async with freezing.ready(self._guests, agent) as freezer:
+                record = await layers.prepare(target, record.model_copy(update={"frozen": True}), point)
                 point = point.model_copy(update={"time": self._clock()})
-                async with asyncio.timeout(_FREEZE):
-                    await layers.insert(self._monitors, target, record)
-            except TimeoutError as error:
-                raise Silent("the replica does not take the point in time") from error
-            finally:
-                await self._guests.thaw(agent, _FREEZE)
-            return record.model_copy(update={"frozen": False}), point
+                await layers.insert(self._monitors, target, record, freezer.frozen())
+            held = freezer.held and await self._in_step(source, target, record)
         finally:
             self._freezing.discard(key)
+        point = point.model_copy(update={"application_consistent": held})
+        layers.inserted(target, record.model_copy(update={"frozen": False}), point)
+
+    async def _in_step(self, source: Zone, target: Zone, record: ReplicaRecord) -> bool:
+        """Whether the copy goes on: then all that the guest wrote out before it stood still has arrived."""
+        try:
+            seen = await mirror.look(self._monitors, source.server_folder(record.server_id), record, target.name)
+        except (Silent, CommandFailed):
+            return False
+        return self._instep.judge(target, record, seen).progress is mirror.Progress.SYNCED

@@ -26,7 +26,7 @@ from lifeboat.engines.qemu.files import last_lines
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def spawn(argv: Sequence[str], folder: Path, log: Path) -> int:
+def spawn(argv: Sequence[str], folder: Path, log: Path, stdin: int = subprocess.DEVNULL) -> int:
     """Start a program in `folder`, its output at the end of `log`, and return its pid.
 
     Raises:
@@ -40,7 +40,7 @@ def spawn(argv: Sequence[str], folder: Path, log: Path) -> int:
             child = subprocess.Popen(  # an argument list made by this package; every name in it was checked
                 argv,
                 cwd=folder,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
