@@ -229,19 +229,10 @@ def _keep_points(view: View, draft: Draft, replica: Replica) -> None:
         if any(point.name == first for point in replica.points):
             draft.ledger = replace(draft.ledger, first_point=None)
         else:
-            draft.act(view.subject, verbs.TakePoint(first))
+            draft.act(view.subject, verbs.TakePoint(first, _frozen(view, replica)))
         return
     if points.due(tiers, replica.points, view.now):
-        source = known(view.way.source)
-        # A client that does not answer costs the point its frozen file systems, not its existence.
-        frozen = (
-            view.capabilities.application_consistent_points
-            and source is not None
-            and source.agent_connected
-            and view.subject not in view.troubles
-            and points.wants_application_consistency(tiers, replica.points, view.now)
-        )
-        draft.act(view.subject, verbs.TakePoint(points.name_for(view.now), frozen))
+        draft.act(view.subject, verbs.TakePoint(points.name_for(view.now), _frozen(view, replica)))
         return
     accepted = frozenset(drill.attempt.point for drill in draft.ledger.drills)
     if surplus := points.surplus(tiers, replica.points, accepted):
@@ -250,6 +241,22 @@ def _keep_points(view: View, draft: Draft, replica: Replica) -> None:
         _forget_tested(draft, replica)
     if draft.ledger.leftovers:
         _clear_leftovers(view, draft)
+
+
+def _frozen(view: View, replica: Replica) -> bool:
+    """Whether the guest's file systems are to be frozen for the point that is taken now.
+
+    A client that does not answer, or a guest that does not freeze in time, costs the point its frozen file systems, not
+    its existence.
+    """
+    source = known(view.way.source)
+    return (
+        view.capabilities.application_consistent_points
+        and source is not None
+        and source.agent_connected
+        and view.subject not in view.troubles
+        and points.wants_application_consistency(view.server.spec.replication.tiers, replica.points, view.now)
+    )
 
 
 def _forget_tested(draft: Draft, replica: Replica) -> None:
