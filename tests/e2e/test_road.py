@@ -207,6 +207,34 @@ def test_clearing_the_drill_removes_its_server_and_keeps_its_record(world: RealW
     assert not list((world.zones / "zone-b/storage").rglob("*rehearsal*"))
 
 
+def test_a_drill_starts_from_a_point_for_which_the_guest_was_frozen(world: RealWorld, source: Site) -> None:
+    spec = {
+        "serverRef": {"name": "web"},
+        "recoveryPoint": "latest-application-consistent",
+        "instance": {"elasticIP": "127.0.23.6"},
+        "checks": [{"name": "web", "httpGet": {"port": 80, "path": "/cgi-bin/rows", "contains": "30"}}],
+    }
+    world.apply(json.dumps({**DRILL, "metadata": {"name": "frozen"}, "spec": spec}))
+    found = world.until("dr", "frozen", lambda dr: bool(dr.get("status", {}).get("conditions")), seconds=30)
+    said = next(c for c in found["status"]["conditions"] if c["type"] == "Ready")
+    assert (found["status"]["phase"], said["status"], said["reason"]) == ("Pending", "False", "NoRecoveryPoint")
+    assert "no application-consistent recovery point" in said["message"]
+    source.write(30)
+    acknowledged = source.rows()
+    tiers = [{"every": "10s", "for": "10m"}, {"every": "10s", "for": "10m", "applicationConsistent": True}]
+    world.patch("ps", "web", {"replication": {"recoveryPoints": tiers}})
+    world.kubectl("wait", "--for=condition=Ready", "dr/frozen", "--timeout=180s")
+    status = world.get("dr", "frozen")["status"]
+    assert (status["phase"], status["result"]) == ("Running", "Passed")
+    point = next(point for point in points_of(world) if point["name"] == status["recoveryPoint"]["name"])
+    assert (point["consistency"], point["testedBy"]) == ("Application", "frozen")
+    assert set(acknowledged) <= set(Site("127.0.23.6").rows())
+    source.write(31)
+    world.patch("dr", "frozen", {"running": False})
+    world.until("dr", "frozen", phase_is("CleanedUp"))
+    world.apply(SERVER.format(name="web"))
+
+
 def test_a_failover_at_current_after_sigkill_loses_no_acknowledged_write(world: RealWorld, source: Site) -> None:
     acknowledged = source.rows()
     for number in range(100, 140):

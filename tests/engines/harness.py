@@ -8,13 +8,14 @@ needs only the disks, so where to boot something takes long its harness may leav
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 import pytest
 
-from lifeboat.engines.contract import Engine, Pair, Refused, Target
+from lifeboat.engines.contract import Engine, Pair, Refused, Retry, Target
 from lifeboat.engines.facts import (
     Fact,
     Known,
@@ -28,7 +29,7 @@ from lifeboat.engines.facts import (
     Way,
 )
 from lifeboat.engines.ledger import Direction, Ledger
-from lifeboat.engines.verbs import Launch, Shape, StartReplication, Verb
+from lifeboat.engines.verbs import Launch, Shape, StartReplication, TakePoint, Verb
 
 T = TypeVar("T")
 
@@ -182,6 +183,14 @@ class Stage:
         """Start a copy and wait until it is in sync."""
         await self.perform(self.copy(run))
         return await self.reaches(ReplicaState.SYNCED)
+
+    async def take_frozen(self, name: str) -> None:
+        """Take an application-consistent point, asking again where a guest on a busy host was too slow to freeze."""
+        for _ in range(10):
+            with contextlib.suppress(Retry):
+                await self.perform(TakePoint(name, application_consistent=True))
+                return
+        pytest.fail("the guest could not be frozen in ten tries")
 
     def shape(
         self,

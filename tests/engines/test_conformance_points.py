@@ -47,11 +47,11 @@ async def test_the_disks_of_a_point_are_of_one_instant(stage: Stage, harness: Ha
 async def test_an_application_consistent_point_says_so(stage: Stage, harness: Harness) -> None:
     await stage.replicate()
     await harness.settle(lambda facts: known(facts.source).agent_connected)
-    verb = TakePoint("point-1", application_consistent=True)
     if not harness.engine.capabilities.application_consistent_points:
-        await stage.refuses(verb)
+        await stage.refuses(TakePoint("point-1", application_consistent=True))
         return
-    await stage.perform(verb, TakePoint("point-2"))
+    await stage.take_frozen("point-1")
+    await stage.perform(TakePoint("point-2"))
     assert [point.application_consistent for point in (await stage.replica()).points] == [True, False]
     await harness.write(1)
 

@@ -131,6 +131,29 @@ def test_a_drill_waits_for_the_first_point_and_then_goes_on_by_itself() -> None:
     assert cluster.status(DRILL, "early")["phase"] == "Running"
 
 
+def test_points_are_taken_with_frozen_file_systems_where_a_tier_asks_and_the_client_answers() -> None:
+    cluster = Cluster()
+    cluster.replicating(recoveryPoints=[{"every": "10s", "for": "10m", "applicationConsistent": True}])
+    assert [p["consistency"] for p in cluster.status(PROTECTED_SERVER, SERVER)["recoveryPoints"]] == ["Application"]
+    cluster.world.set_agent(SERVER, connected=False)
+    cluster.run(timedelta(seconds=10))
+    newest, first = cluster.status(PROTECTED_SERVER, SERVER)["recoveryPoints"]
+    assert (newest["consistency"], first["consistency"]) == ("Crash", "Application")
+    cluster.drill("frozen", recoveryPoint="latest-application-consistent")
+    cluster.run(timedelta(seconds=1))
+    assert cluster.status(DRILL, "frozen")["recoveryPoint"]["name"] == first["name"]
+
+
+def test_a_drill_from_a_frozen_point_waits_for_one() -> None:
+    cluster = Cluster()
+    cluster.replicating(recoveryPoints=[{"every": "10s", "for": "10m"}])
+    cluster.drill("frozen", recoveryPoint="latest-application-consistent")
+    cluster.run(MINUTE)
+    ready = cluster.condition(DRILL, "frozen", "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", reasons.NO_RECOVERY_POINT)
+    assert "application-consistent" in ready["message"]
+
+
 def test_a_drill_ends_with_its_ttl() -> None:
     cluster = Cluster()
     cluster.replicating()

@@ -26,7 +26,6 @@ pytestmark = [pytest.mark.qemu, pytest.mark.timeout(600)]
 
 # On a busy host the emulated guest itself takes its time.
 SOON = 5.0
-FROZEN = TakePoint("point-1", application_consistent=True)
 
 # An operator that gets as far as to the frozen guest and no further.
 STUCK = """
@@ -75,17 +74,6 @@ async def stuck_operator(guest: GuestHarness) -> AsyncIterator[Process]:
         await process.wait()
 
 
-async def take(stage: Stage) -> None:
-    """Take the point, asking again while a busy host freezes too slowly, as the contract has it."""
-    for _ in range(10):
-        try:
-            await stage.perform(FROZEN)
-        except Retry:
-            continue
-        return
-    raise AssertionError("the guest could not be frozen in ten tries")
-
-
 async def run_in(guest: GuestHarness, line: str) -> ExecResult:
     agent = guest.source_folder / machine.AGENT
     return await guest.owner._guests.execute(agent, ["/bin/sh", "-c", line], 20)
@@ -114,7 +102,7 @@ async def test_a_point_of_a_frozen_guest_holds_what_it_had_in_memory(guest: Gues
     stage = Stage(guest)
     await guest.write(1)
     assert await run_in(guest, "echo kept >/data/unsynced") == ExecResult(0, "")
-    await take(stage)
+    await stage.take_frozen("point-1")
     await guest.write(2)
     assert [point.application_consistent for point in (await stage.replica()).points] == [True]
     assert not recorded_as_frozen(guest)
@@ -143,7 +131,7 @@ async def test_a_guest_writes_on_within_a_second(guest: GuestHarness) -> None:
     async with asyncio.TaskGroup() as group:
         writing = group.create_task(keep_writing())
         try:
-            await take(Stage(guest))
+            await Stage(guest).take_frozen("point-1")
         finally:
             done.set()
     assert max(writing.result()) < ordinary + 1.0, (ordinary, writing.result())
@@ -159,7 +147,7 @@ async def test_a_guest_is_thawed_without_an_operator(guest: GuestHarness, number
     await guest.settle(lambda _: not recorded_as_frozen(guest))
     stage = Stage(guest)
     assert not any(point.application_consistent for point in (await stage.replica()).points)
-    await take(stage)
+    await stage.take_frozen("point-1")
 
 
 async def test_a_new_operator_thaws_what_nobody_else_could(guest: GuestHarness) -> None:
@@ -197,7 +185,7 @@ async def test_a_guest_that_cannot_write_out_is_not_frozen(guest: GuestHarness) 
     await throttle(guest, 1)
     try:
         with pytest.raises(Retry, match="to write out what it has in memory"):
-            await stage.perform(FROZEN)
+            await stage.perform(TakePoint("point-1", application_consistent=True))
         assert await run_in(guest, "echo other >/data2/file && sync /data2/file") == ExecResult(0, "")
     finally:
         await throttle(guest, 0)
