@@ -295,6 +295,8 @@ def test_an_orderly_fence_drains_before_the_process_ends(turned: Story) -> None:
     source = turned.source(REVERSE)
     assert (source.running, source.fenced, source.agent_connected) == (True, True, False)
     assert not world.running("web", REVERSE)
+    machine = turned.machine(FORWARD, RECOVERED)
+    assert (machine.state, machine.reason != "") == (MachineState.RUNNING, True), "it is there, and does not serve"
     with pytest.raises(Refused, match="fenced"):
         turned.do(REVERSE, Restart())
     world.restore_link()

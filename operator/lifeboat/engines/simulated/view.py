@@ -225,7 +225,7 @@ def _machine(machine: MachineRecord) -> Machine:
         name=machine.name,
         state=machine.state,
         instance_id=machine.instance_id,
-        reason=machine.reason,
+        reason="the guest is down; its last writes are still being copied" if machine.down else machine.reason,
         agent_connected=machine.agent,
         addresses=(machine.address,),
         elastic_ip=elastic_ip,
