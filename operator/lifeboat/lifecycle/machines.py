@@ -10,7 +10,7 @@ from lifeboat.api.common import Check, Instance, Result
 from lifeboat.api.names import AUTO
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import Machine, MachineState, Unknown
-from lifeboat.engines.ledger import Attempt, FailoverRecord, FailoverStage, Ledger
+from lifeboat.engines.ledger import Attempt, Direction, FailoverRecord, FailoverStage, Ledger
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.shapes import ShapeRequest, shape
 from lifeboat.lifecycle.view import Draft, Notice, Subject, Verify, View, known
@@ -24,14 +24,28 @@ def drill_machine(name: str) -> str:
     return f"drill-{name}"
 
 
-def failover_machine(epoch: int, number: int) -> str:
-    """The machine of that attempt of the failover that began this epoch."""
-    return f"failover-{epoch}-{number}"
+def failover_machine(ledger: Ledger, number: int) -> str:
+    """The machine of that attempt of the failover, or failback, that began this epoch."""
+    return _name(ledger.direction, ledger.epoch, number)
 
 
-def attempt_machines(epoch: int, record: FailoverRecord) -> dict[str, Attempt]:
+def first_machine(ledger: Ledger) -> str:
+    """The machine that the next failover, or failback, begins with."""
+    return _name(ledger.direction, ledger.epoch + 1, 1)
+
+
+def _name(direction: Direction, epoch: int, number: int) -> str:
+    return f"{'failover' if direction is Direction.FORWARD else 'failback'}-{epoch}-{number}"
+
+
+def attempt_machines(ledger: Ledger, record: FailoverRecord) -> dict[str, Attempt]:
     """The machines of all attempts of a failover, by name."""
-    return {failover_machine(epoch, attempt.number): attempt for attempt in record.attempts}
+    return {failover_machine(ledger, attempt.number): attempt for attempt in record.attempts}
+
+
+def was_launched(name: str) -> bool:
+    """Whether a machine was launched by a failover or a failback, and not by a drill."""
+    return name.startswith(("failover-", "failback-"))
 
 
 def shape_for(
@@ -43,25 +57,25 @@ def shape_for(
     elastic_ip_now: str | None = None,
     promised: frozenset[str] = frozenset(),
 ) -> verbs.Shape | Notice:
-    """The machine that this instance block means at the recovery site, or why it cannot be started.
+    """The machine that this instance block means at the target site, or why it cannot be started.
 
     `names` are the machines whose addresses it may take over: its own, and earlier attempts'.
     """
-    if isinstance(view.recovery, Unknown):
-        return Notice(reasons.SITE_SILENT, f"the recovery site does not answer: {view.recovery.reason}", stalled=False)
+    if isinstance(view.target, Unknown):
+        return view.target_silent(view.target.reason)
     if isinstance(view.way.hardware, Unknown):
         return Notice(reasons.SITE_SILENT, f"the server's size is not known: {view.way.hardware.reason}", stalled=False)
     if instance.elastic_ip is not None and not view.capabilities.elastic_ips:
         return Notice(reasons.NOT_SUPPORTED, "this engine has no elastic IPs; leave elasticIP out")
     if instance.use_ssd is None:
         instance = instance.model_copy(update={"use_ssd": bool(view.server.spec.replication.use_ssd)})
-    site = view.pair.spec.recovery
+    site = view.target_site
     return shape(
         ShapeRequest(
             instance=instance,
             hardware=view.way.hardware.value,
             default_network=view.server.spec.replication.recovery_network or site.recovery_network or site.network,
-            site=view.recovery.value,
+            site=view.target.value,
             isolated=isolated,
             owners=frozenset(f"{view.facts.server_id}/{name}" for name in names),
             elastic_ip_now=elastic_ip_now,
@@ -121,7 +135,7 @@ def not_serving(view: View, ledger: Ledger) -> Notice | None:
         return Notice(
             reasons.SITE_SILENT, f"the recovered server cannot be seen: {view.way.machines.reason}", stalled=False
         )
-    machine = view.way.machines.value.get(failover_machine(ledger.epoch, record.attempts[-1].number))
+    machine = view.way.machines.value.get(failover_machine(ledger, record.attempts[-1].number))
     if machine is not None and machine.state is MachineState.RUNNING and not machine.reason:
         return None
     why = f": {machine.reason}" if machine is not None and machine.reason else ""
@@ -135,15 +149,15 @@ def not_serving(view: View, ledger: Ledger) -> Notice | None:
 
 def with_free_elastic_ip(view: View, attempt: Attempt, names: Iterable[str]) -> Attempt | None:
     """The attempt with another elastic IP, where `auto` was asked for and somebody took the address meanwhile."""
-    recovery, wanted = known(view.recovery), attempt.shape.elastic_ip
-    if recovery is None or wanted is None or attempt.launched_at is not None:
+    target, wanted = known(view.target), attempt.shape.elastic_ip
+    if target is None or wanted is None or attempt.launched_at is not None:
         return None
     if Instance.model_validate_json(attempt.asked).elastic_ip != AUTO:
         return None
     owners = {f"{view.facts.server_id}/{name}" for name in names}
-    if recovery.elastic_ips.get(wanted) in (None, *owners):
+    if target.elastic_ips.get(wanted) in (None, *owners):
         return None
-    other = next((ip for ip, user in sorted(recovery.elastic_ips.items()) if user is None), None)
+    other = next((ip for ip, user in sorted(target.elastic_ips.items()) if user is None), None)
     return replace(attempt, shape=replace(attempt.shape, elastic_ip=other)) if other is not None else None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from lifeboat.api.protectedserver import ProtectedServerPhase as Phase
 from lifeboat.engines.facts import Known, Replica, ReplicaState, Unknown
-from lifeboat.engines.ledger import FailoverStage, Ledger
+from lifeboat.engines.ledger import Direction, FailoverRecord, FailoverStage, Ledger
 from lifeboat.lifecycle.view import View
 
 _BY_STAGE: Mapping[FailoverStage, Phase] = {
@@ -34,7 +34,20 @@ _BY_REPLICA: Mapping[ReplicaState, Phase] = {
     ReplicaState.SYNCED: Phase.REPLICATING,
 }
 
+_BACK: Mapping[Phase, Phase] = {
+    Phase.INSTALLING_AGENT: Phase.REVERSE_REGISTERING,
+    Phase.INITIALIZED: Phase.REVERSE_REGISTERED,
+    Phase.STOPPED: Phase.REVERSE_REGISTERED,
+    Phase.STARTING_REPLICATION: Phase.STARTING_REVERSE_REPLICATION,
+    Phase.FULL_SYNC: Phase.REVERSE_FULL_SYNC,
+    Phase.REPLICATING: Phase.REVERSE_REPLICATING,
+    Phase.INTERRUPTED: Phase.REVERSE_INTERRUPTED,
+    Phase.RESYNCING: Phase.REVERSE_RESYNCING,
+}
+"""What a phase of forward replication is called on the way back."""
+
 _COPIES = {Phase.STARTING_REPLICATION, Phase.FULL_SYNC, Phase.REPLICATING, Phase.INTERRUPTED, Phase.RESYNCING}
+_COPIES_BACK = {_BACK[phase] for phase in _COPIES}
 
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     Phase.INSTALLING_AGENT: frozenset({Phase.INITIALIZED, Phase.STARTING_REPLICATION, Phase.FULL_SYNC}),
@@ -50,24 +63,50 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     ),
     Phase.FAILED_OVER: frozenset({Phase.CHANGING_RECOVERY_POINT, Phase.COMMITTING, Phase.ROLLING_BACK}),
     Phase.CHANGING_RECOVERY_POINT: frozenset({Phase.FAILED_OVER, Phase.ROLLING_BACK, Phase.COMMITTING}),
-    Phase.ROLLING_BACK: frozenset(_COPIES | {Phase.INITIALIZED, Phase.STOPPED}),
+    Phase.ROLLING_BACK: frozenset(
+        _COPIES | _COPIES_BACK | {Phase.INITIALIZED, Phase.STOPPED, Phase.REVERSE_REGISTERED}
+    ),
     Phase.COMMITTING: frozenset({Phase.COMMITTED}),
-    # The way back begins here; it is not part of this version.
-    Phase.COMMITTED: frozenset(),
+    Phase.COMMITTED: frozenset(_COPIES_BACK | {Phase.REVERSE_REGISTERING, Phase.REVERSE_REGISTERED}),
+    Phase.REVERSE_REGISTERING: frozenset(_COPIES_BACK | {Phase.REVERSE_REGISTERED}),
+    Phase.REVERSE_REGISTERED: frozenset(_COPIES_BACK),
+    Phase.STARTING_REVERSE_REPLICATION: frozenset(_COPIES_BACK | {Phase.REVERSE_REGISTERED}),
+    Phase.REVERSE_FULL_SYNC: frozenset(_COPIES_BACK | {Phase.REVERSE_REGISTERED}),
+    Phase.REVERSE_REPLICATING: frozenset(_COPIES_BACK | {Phase.REVERSE_REGISTERED, Phase.FAILING_BACK}),
+    Phase.REVERSE_INTERRUPTED: frozenset(_COPIES_BACK | {Phase.REVERSE_REGISTERED}),
+    Phase.REVERSE_RESYNCING: frozenset(_COPIES_BACK | {Phase.REVERSE_REGISTERED}),
+    Phase.FAILING_BACK: frozenset({Phase.FAILED_BACK, Phase.ROLLING_BACK}),
+    Phase.FAILED_BACK: frozenset(_COPIES | {Phase.REGISTERING, Phase.INITIALIZED}),
+    Phase.REGISTERING: frozenset(_COPIES | {Phase.INITIALIZED}),
 }
 
 
 def server_phase(view: View, ledger: Ledger) -> Phase:
     """The phase of the server as it is now. Where the replica cannot be seen, the phase last told stays."""
     record = ledger.failover
+    if record is not None and record.failback:
+        return _failback_phase(record)
     if record is not None:
         later = len(record.attempts) > 1 and record.stage in (FailoverStage.LAUNCHING, FailoverStage.VERIFYING)
         return Phase.CHANGING_RECOVERY_POINT if later else _BY_STAGE[record.stage]
     match view.way.replica:
         case Known(replica):
-            return _with_replica(ledger, replica)
+            phase = _with_replica(ledger, replica)
         case Unknown():
-            return view.server.status.phase or _at_rest(ledger, has_replica=ledger.run > 0)
+            if view.server.status.phase is not None:
+                return view.server.status.phase
+            phase = _at_rest(ledger, has_replica=ledger.run > 0)
+    return _BACK[phase] if ledger.direction is Direction.REVERSE else phase
+
+
+def _failback_phase(record: FailoverRecord) -> Phase:
+    match record.stage:
+        case FailoverStage.ROLLING_BACK:
+            return Phase.ROLLING_BACK
+        case FailoverStage.COMMITTED:
+            return Phase.FAILED_BACK
+        case _:
+            return Phase.FAILING_BACK
 
 
 def _with_replica(ledger: Ledger, replica: Replica) -> Phase:
@@ -85,4 +124,7 @@ def _with_replica(ledger: Ledger, replica: Replica) -> Phase:
 def _at_rest(ledger: Ledger, *, has_replica: bool) -> Phase:
     if has_replica and ledger.failover is None:
         return Phase.STOPPED
-    return Phase.INITIALIZED if ledger.initialized else Phase.INSTALLING_AGENT
+    if ledger.initialized:
+        return Phase.INITIALIZED
+    forth = ledger.direction is Direction.FORWARD
+    return Phase.REGISTERING if forth and ledger.registered is not None else Phase.INSTALLING_AGENT

@@ -36,6 +36,12 @@ CLEANED_UP: Final = "CleanedUp"
 AWAITING_COMMIT: Final = "AwaitingCommit"
 # The failover is confirmed.
 COMMITTED: Final = "Committed"
+# The failback is over; the workload is served from the primary site.
+COMPLETED: Final = "Completed"
+# The workload is served from the primary site again, and not protected yet.
+SERVED_FROM_PRIMARY: Final = "ServedFromPrimary"
+# Registered for reverse replication, which is not enabled.
+REVERSE_REGISTERED: Final = "ReverseRegistered"
 # The failover was given up; the source serves again.
 ROLLED_BACK: Final = "RolledBack"
 # The object is being deleted.
@@ -124,6 +130,8 @@ FAILOVER_EXISTS: Final = "FailoverExists"
 NOT_ACCEPTED: Final = "NotAccepted"
 # A Failover asks to be committed before anybody saw what it recovered.
 COMMIT_TOO_EARLY: Final = "CommitTooEarly"
+# The original machine cannot be wiped now: consent or a known fact is missing.
+WIPE_REFUSED: Final = "WipeRefused"
 # The engine cannot do this.
 NOT_SUPPORTED: Final = "NotSupported"
 # The script's ConfigMap, Secret, key or label is missing.

@@ -21,6 +21,7 @@ from lifeboat.engines.contract import Capabilities
 from lifeboat.engines.facts import Fact, Known, ServerFacts, SiteFacts, Way
 from lifeboat.engines.ledger import CheckOutcome, Direction, Ledger, ScriptOutcome
 from lifeboat.engines.verbs import Verb
+from lifeboat.lifecycle import reasons
 
 T = TypeVar("T")
 
@@ -113,6 +114,12 @@ class View:
     def target(self) -> Fact[SiteFacts]:
         """What is seen of the site that is copied to."""
         return self.recovery if self.direction is Direction.FORWARD else self.primary
+
+    def target_silent(self, reason: str = "") -> Notice:
+        """Say that the site that is copied to does not answer; it is waited for."""
+        which = "recovery" if self.direction is Direction.FORWARD else "primary"
+        message = f"the {which} site does not answer{f': {reason}' if reason else ''}"
+        return Notice(reasons.SITE_SILENT, message, stalled=False)
 
     @property
     def subject(self) -> Subject:

@@ -77,5 +77,5 @@ def launched_at(view: View, subject: Subject, machine: str) -> datetime | None:
         return record.attempt.launched_at if record is not None else None
     if ledger.failover is None:
         return None
-    attempt = machines.attempt_machines(ledger.epoch, ledger.failover).get(machine)
+    attempt = machines.attempt_machines(ledger, ledger.failover).get(machine)
     return attempt.launched_at if attempt is not None else None

@@ -9,6 +9,7 @@ from lifeboat.lifecycle.decide.drills import decide_drills
 from lifeboat.lifecycle.decide.failovers import decide_failovers, expire_failovers
 from lifeboat.lifecycle.decide.fence import decide_fence
 from lifeboat.lifecycle.decide.replication import decide_replication
+from lifeboat.lifecycle.decide.turn import decide_turn
 from lifeboat.lifecycle.view import (
     DRILL,
     FAILOVER,
@@ -36,6 +37,7 @@ def decide(view: View) -> Plan:
     decide_fence(view, draft)
     decide_failovers(view, draft)
     decide_drills(view, draft)
+    decide_turn(view, draft)
     decide_replication(view, draft)
     decide_deletion(view, draft)
     return draft.plan()

@@ -13,7 +13,7 @@ from lifeboat.api.common import Instance
 from lifeboat.api.failover import Failover, FailoverType
 from lifeboat.api.names import CURRENT
 from lifeboat.engines.facts import Known, ReplicaState, Unknown
-from lifeboat.engines.ledger import Attempt, FailoverStage, Ledger
+from lifeboat.engines.ledger import Attempt, Direction, FailoverStage, Ledger
 from lifeboat.engines.verbs import Shape
 from lifeboat.lifecycle import machines, points, reasons
 from lifeboat.lifecycle.shapes import fingerprint
@@ -44,7 +44,8 @@ def request_of(view: View, ledger: Ledger, failover: Failover) -> Request:
         spec.recovery_point,
         spec.instance,
         failover.metadata.name,
-        planned=spec.planned,
+        # A failback stops the recovered server first and loses nothing, as a planned failover does.
+        planned=spec.planned or spec.type is FailoverType.FAILBACK,
         commit=spec.commit,
         rollback=spec.rollback,
         failback=spec.type is FailoverType.FAILBACK,
@@ -75,12 +76,17 @@ def server_stays(request: Request) -> Notice | None:
 
 
 def phase_allows(request: Request) -> Notice | None:
-    """A failover needs a replica at the recovery site, and a workload that is served from the primary one."""
-    if request.failback:
+    """A failover goes to the recovery site, a failback to the primary one, and each needs a replica there."""
+    forward = request.ledger.direction is Direction.FORWARD
+    if request.failback and forward:
         return Notice(reasons.PHASE_DOES_NOT_ALLOW, "type: Failback is possible in ReverseReplicating only")
     if request.ledger.failover is not None:
+        where = "recovery" if forward else "primary"
+        return Notice(reasons.PHASE_DOES_NOT_ALLOW, f"the server is served from the {where} site already")
+    if not request.failback and not forward:
         return Notice(
-            reasons.PHASE_DOES_NOT_ALLOW, "the server is served from the recovery site already, and committed"
+            reasons.PHASE_DOES_NOT_ALLOW,
+            "the server is served from the recovery site already; to bring it home, set type: Failback",
         )
     if request.ledger.run == 0:
         return Notice(
@@ -105,16 +111,27 @@ def planned_possible(request: Request) -> Notice | None:
     if not request.planned:
         return None
     if not request.view.capabilities.planned_failover:
-        return Notice(reasons.NOT_SUPPORTED, "planned failover is not available yet; leave planned out")
+        return Notice(reasons.NOT_SUPPORTED, "this engine cannot stop a source cleanly; leave planned out")
     if isinstance(request.view.way.source, Unknown):
+        reason = request.view.way.source.reason
+        if request.failback:
+            message = f"a failback stops the recovered server first, and it does not answer: {reason}"
+            return Notice(reasons.SITE_SILENT, message, stalled=False)
         return Notice(
             reasons.SITE_SILENT,
-            "a planned failover stops the source, and the source does not answer; "
+            f"a planned failover stops the source, and the source does not answer ({reason}); "
             "for a disaster create a Failover without planned",
         )
     replica = known(request.view.way.replica)
     in_sync = request.ledger.synced and replica is not None and replica.state is ReplicaState.SYNCED
     if not request.view.way.source.value.running or not in_sync:
+        if request.failback:
+            return Notice(
+                reasons.PHASE_DOES_NOT_ALLOW,
+                "a failback loses nothing, so the recovered server has to run and be ReverseReplicating; set "
+                "direction: Reverse and enabled: true on the ProtectedServer and wait for that",
+                stalled=False,
+            )
         return Notice(
             reasons.PHASE_DOES_NOT_ALLOW,
             "a planned failover loses nothing, so the server has to run and be Replicating; "
@@ -125,11 +142,9 @@ def planned_possible(request: Request) -> Notice | None:
 
 
 def replica_seen(request: Request) -> Notice | None:
-    """Recovery site and replica answer: an unplanned failover depends on nothing else."""
-    if isinstance(request.view.recovery, Unknown):
-        return Notice(
-            reasons.SITE_SILENT, f"the recovery site does not answer: {request.view.recovery.reason}", stalled=False
-        )
+    """The site to start at and the replica answer: an unplanned failover depends on nothing else."""
+    if isinstance(request.view.target, Unknown):
+        return request.view.target_silent(request.view.target.reason)
     if isinstance(request.view.way.replica, Unknown):
         return Notice(
             reasons.SITE_SILENT, f"the replica cannot be seen: {request.view.way.replica.reason}", stalled=False
@@ -201,9 +216,11 @@ def _resolve(request: Request) -> points.Resolved | Notice:
                 request.recovery_point, replica.points, request.ledger, None, request.view.now
             )
         case _:
-            return Notice(reasons.NO_RECOVERY_POINT, "there is no replica of this server at the recovery site")
+            return Notice(
+                reasons.NO_RECOVERY_POINT, f"there is no replica of this server in zone {request.view.target_site.zone}"
+            )
 
 
 def _shape(request: Request) -> Shape | Notice:
-    names = [machines.failover_machine(request.ledger.epoch + 1, 1)]
+    names = [machines.first_machine(request.ledger)]
     return machines.shape_for(request.view, request.instance, names, isolated=False)

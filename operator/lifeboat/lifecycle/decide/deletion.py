@@ -92,7 +92,7 @@ def _obstacle(view: View, draft: Draft, *, delete: bool) -> Notice | None:
 def _released(view: View, draft: Draft) -> bool:
     found, replica = known(view.way.machines), known(view.way.replica)
     if found is None or replica is None:
-        draft.note(view.subject, Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False))
+        draft.note(view.subject, view.target_silent())
         return False
     leftovers = [name for name in draft.ledger.leftovers if name in found]
     for name in leftovers:

@@ -149,7 +149,7 @@ def _proceed(view: View, draft: Draft, record: DrillRecord, drill: Drill | None)
         return
     found = known(view.way.machines)
     if found is None:
-        draft.note(subject, Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False))
+        draft.note(subject, view.target_silent())
         return
     name = machines.drill_machine(record.name)
     machine = found.get(name)

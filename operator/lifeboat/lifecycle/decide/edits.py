@@ -10,7 +10,7 @@ from lifeboat.api.names import CURRENT
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import Unknown
 from lifeboat.engines.ledger import FailoverRecord, FailoverStage, RefusedEdit
-from lifeboat.lifecycle import machines, points, reasons
+from lifeboat.lifecycle import machines, points
 from lifeboat.lifecycle.shapes import fingerprint, same_but_elastic_ip
 from lifeboat.lifecycle.view import Draft, Notice, Subject, View
 
@@ -52,12 +52,12 @@ def _decide(
     view: View, draft: Draft, record: FailoverRecord, failover: Failover, *, same_point: bool
 ) -> FailoverRecord | Notice | None:
     spec, attempt = failover.spec, record.attempts[-1]
-    machine = machines.failover_machine(draft.ledger.epoch, attempt.number)
+    machine = machines.failover_machine(draft.ledger, attempt.number)
     number = record.attempts[-1].number + 1
     shape = machines.shape_for(
         view,
         spec.instance,
-        machines.attempt_machines(draft.ledger.epoch, record),
+        machines.attempt_machines(draft.ledger, record),
         isolated=False,
         elastic_ip_now=attempt.shape.elastic_ip,
     )
@@ -67,7 +67,7 @@ def _decide(
     resolved: points.Resolved | None = None
     if not same_point:
         if isinstance(view.way.replica, Unknown):
-            return Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False)
+            return view.target_silent(view.way.replica.reason)
         kept = view.way.replica.value.points
         found = points.resolve_for_failover(spec.recovery_point, kept, draft.ledger, record, view.now)
         if isinstance(found, Notice):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from lifeboat.api.failover import FailoverPhase
+from lifeboat.api.protectedserver import Direction
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import Known, MachineState, Replica, ReplicaState, Unknown
-from lifeboat.engines.ledger import ActiveSite, FailoverRecord, FailoverStage
+from lifeboat.engines.ledger import ActiveSite, FailoverRecord, FailoverStage, Fence
 from lifeboat.lifecycle import machines, reasons
 from lifeboat.lifecycle.decide.stages import all_halted, spend, start_machine, to_stage
 from lifeboat.lifecycle.view import Draft, Notice, Subject, View, known
+
+PROTECT_AGAIN: Final = "set direction: Forward on the ProtectedServer to protect it anew"
 
 
 def rollback_obstacle(view: View, record: FailoverRecord) -> Notice | None:
@@ -20,13 +24,13 @@ def rollback_obstacle(view: View, record: FailoverRecord) -> Notice | None:
     if view.way.exists == Known(value=False):
         return Notice(
             reasons.UNKNOWN_SERVER,
-            "there is no source to go back to: its zone's inventory has it no more. The recovered server goes on "
-            "serving; set rollback: false, or put the source back",
+            "there is no source to go back to: its zone has it no more. The server that was started goes on serving; "
+            "set rollback: false, or put the source back",
         )
     if isinstance(view.way.source, Unknown):
         return Notice(
             reasons.SITE_SILENT,
-            f"the source's site does not answer ({view.way.source.reason}), so the recovered server goes on serving; "
+            f"the source's site does not answer ({view.way.source.reason}), so the server that was started goes on; "
             "the rollback follows once the site answers, unless rollback is set back to false",
         )
     return None
@@ -40,7 +44,8 @@ def roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecord
     if view.way.exists != Known(value=False):
         if isinstance(source, Unknown):
             message = (
-                "the recovered server is stopped; the source's fence is lifted once its site answers: " + source.reason
+                "the server that was started is stopped; the source's fence is lifted once its site answers: "
+                + source.reason
             )
             draft.note(subject, Notice(reasons.SITE_SILENT, message, stalled=False))
             return
@@ -53,15 +58,17 @@ def roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecord
         case _:
             draft.act(subject, verbs.StopReplication(record.tip))
             return
-    kept = tuple(machines.attempt_machines(draft.ledger.epoch, record))
+    kept = tuple(machines.attempt_machines(draft.ledger, record))
     serves = isinstance(source, Known) and source.value.running
     message = "serves again" if serves else "is released but does not run: start it in its zone"
-    notice = Notice(reasons.ROLLED_BACK, f"the recovered server is stopped and the source {message}")
+    notice = Notice(reasons.ROLLED_BACK, f"the server that was started is stopped and the source {message}")
+    # Given up, a failback leaves the original server fenced as it was.
+    original = Fence(ordered_at=view.now) if record.failback else None
     ledger = replace(
         draft.ledger,
         failover=None,
-        fence=None,
-        active_site=ActiveSite.PRIMARY,
+        fence=original,
+        active_site=ActiveSite.RECOVERY if record.failback else ActiveSite.PRIMARY,
         replicating=False,
         synced=False,
         rolled_back=True,
@@ -85,9 +92,9 @@ def commit(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -
     found = known(view.way.machines)
     replica = known(view.way.replica)
     if found is None or replica is None:
-        draft.note(subject, Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False))
+        draft.note(subject, view.target_silent())
         return
-    serving = machines.failover_machine(draft.ledger.epoch, record.attempts[-1].number)
+    serving = machines.failover_machine(draft.ledger, record.attempts[-1].number)
     machine = found.get(serving)
     if machine is None or (not machine.independent and machine.state is not MachineState.RUNNING):
         machines.note_failed(view, draft, subject, serving)
@@ -96,10 +103,10 @@ def commit(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -
     if not machine.independent:
         draft.act(subject, verbs.MakeIndependent(serving))
         return
-    disks_of = machines.failover_machine(draft.ledger.epoch, record.attempts[-1].disks_of)
+    disks_of = machines.failover_machine(draft.ledger, record.attempts[-1].disks_of)
     others = [
         name
-        for name in (*machines.attempt_machines(draft.ledger.epoch, record), *draft.ledger.leftovers)
+        for name in (*machines.attempt_machines(draft.ledger, record), *draft.ledger.leftovers)
         if name in found and name not in (serving, disks_of)
     ]
     for name in others:
@@ -110,9 +117,16 @@ def commit(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -
         draft.act(subject, verbs.ReleaseReplica())
         return
     notice = Notice(reasons.COMMITTED, "the recovered server is independent; replica and points are freed")
+    phase = FailoverPhase.COMMITTED
+    if record.failback:
+        phase = FailoverPhase.COMPLETED
+        message = f"served from zone {view.target_site.zone} again; {PROTECT_AGAIN}"
+        notice = Notice(reasons.COMPLETED, message)
     to_stage(draft, record, FailoverStage.COMMITTED)
-    ledger = replace(draft.ledger, replicating=False, synced=False, leftovers=())
-    draft.ledger = spend(ledger, view, record.name, FailoverPhase.COMMITTED, notice, record.attempts)
+    forward = view.server.spec.replication.direction == Direction.FORWARD
+    may_turn = forward and not record.failback
+    ledger = replace(draft.ledger, replicating=False, synced=False, leftovers=(), may_turn=may_turn)
+    draft.ledger = spend(ledger, view, record.name, phase, notice, record.attempts)
 
 
 def release_rest(view: View, draft: Draft, subject: Subject) -> None:

@@ -66,21 +66,28 @@ def _adopt(view: View, draft: Draft, objects: dict[str, Failover]) -> None:
     record = draft.ledger.failover
     if record is None or record.stage is FailoverStage.COMMITTED or record.name in objects:
         return
-    heirs = [f for f in view.failovers if draft.ledger.ended(FAILOVER, f.metadata.name) is None and _may_inherit(f)]
+    heirs = [
+        f
+        for f in view.failovers
+        if draft.ledger.ended(FAILOVER, f.metadata.name) is None and _may_inherit(f, failback=record.failback)
+    ]
     if not heirs:
         return
     heir = min(heirs, key=_age)
     message = f"its object was deleted; Failover {heir.metadata.name} carries on"
     spent = Spent(FAILOVER, record.name, record.stage.value, reasons.IN_PROGRESS, message, view.now, record.attempts)
-    carried = replace(record, name=heir.metadata.name, inherited=True)
+    # A planned failover whose source does not answer any more goes on as an unplanned one by another hand.
+    planned = record.planned and (record.failback or record.stage is not FailoverStage.STOPPING_REPLICATION)
+    carried = replace(record, name=heir.metadata.name, inherited=True, planned=planned)
     draft.ledger = replace(draft.ledger, failover=carried).spend(spent)
 
 
-def _may_inherit(failover: Failover) -> bool:
+def _may_inherit(failover: Failover, *, failback: bool) -> bool:
     """Whether a Failover only goes on. One that decides beforehand, or asks for something else, begins anew."""
     spec = failover.spec
-    decided = spec.commit or spec.rollback or spec.planned or spec.type is FailoverType.FAILBACK
-    return failover.metadata.deletion_timestamp is None and not decided
+    decided = spec.commit or spec.rollback or spec.planned
+    same = (spec.type is FailoverType.FAILBACK) == failback
+    return failover.metadata.deletion_timestamp is None and same and not decided
 
 
 def _accept(view: View, draft: Draft, failover: Failover) -> None:
@@ -105,7 +112,8 @@ def _accept(view: View, draft: Draft, failover: Failover) -> None:
         draft.ledger,
         epoch=begins,
         active_site=ActiveSite.UNKNOWN,
-        fence=Fence(ordered_at=view.now),
+        may_turn=False,
+        fence=Fence(ordered_at=view.now, direction=draft.ledger.direction),
         failover=FailoverRecord(
             name=failover.metadata.name,
             stage=FailoverStage.STOPPING_REPLICATION,
@@ -113,7 +121,8 @@ def _accept(view: View, draft: Draft, failover: Failover) -> None:
             attempts=(attempt,),
             tip=points.tip_name(draft.ledger) if draft.ledger.synced else None,
             current_used=attempt.point == points.tip_name(draft.ledger),
-            planned=failover.spec.planned,
+            planned=request.planned,
+            failback=request.failback,
         ),
     )
 
@@ -179,8 +188,7 @@ def _stop_replication(view: View, draft: Draft, subject: Subject, record: Failov
     """Fence first, so that no write is acknowledged that the frozen tip does not have; then freeze the tip."""
     fence = draft.ledger.fence
     if record.planned and (fence is None or fence.confirmed_at is None):
-        message = "the source is being stopped; a planned failover goes on only once it is"
-        draft.note(subject, Notice(reasons.FENCE_PENDING, message, stalled=False))
+        _note_planned(view, draft, subject)
         return
     if not fence_waited_for(view, fence):
         return
@@ -202,15 +210,31 @@ def _stop_replication(view: View, draft: Draft, subject: Subject, record: Failov
             draft.note(subject, Notice(reasons.SITE_SILENT, f"the replica cannot be seen: {reason}", stalled=False))
 
 
+def _note_planned(view: View, draft: Draft, subject: Subject) -> None:
+    """Say what a failover that loses nothing waits for."""
+    match view.way.source:
+        case Unknown(reason):
+            message = (
+                f"the source does not answer any more ({reason}), so it cannot be stopped cleanly; this waits for it. "
+                "If it is lost, delete this Failover and create one without planned: it carries on from here"
+            )
+            draft.note(subject, Notice(reasons.FENCE_PENDING, message, stalled=True))
+        case Known(_):
+            trouble = view.troubles.get(subject)
+            why = f": {trouble.message}" if trouble is not None else ""
+            message = f"the source is shut down cleanly, and its last writes are awaited{why}"
+            draft.note(subject, Notice(reasons.FENCE_PENDING, message, stalled=False))
+
+
 def _launch(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -> None:
     attempt = record.attempts[-1]
-    name = machines.failover_machine(draft.ledger.epoch, attempt.number)
+    name = machines.failover_machine(draft.ledger, attempt.number)
     if machines.running(view, name) is not None:
         attempts = (*_ended(view, record), machines.launched(attempt, view.now))
-        draft.ledger = replace(draft.ledger, active_site=ActiveSite.RECOVERY)
+        draft.ledger = replace(draft.ledger, active_site=ActiveSite.PRIMARY if record.failback else ActiveSite.RECOVERY)
         to_stage(draft, record, FailoverStage.VERIFYING, *attempts)
         return
-    free = machines.with_free_elastic_ip(view, attempt, machines.attempt_machines(draft.ledger.epoch, record))
+    free = machines.with_free_elastic_ip(view, attempt, machines.attempt_machines(draft.ledger, record))
     if free is not None:
         to_stage(draft, record, record.stage, *record.attempts[:-1], free)
         return
@@ -224,7 +248,7 @@ def _ended(view: View, record: FailoverRecord) -> tuple[Attempt, ...]:
 
 def _verify(view: View, draft: Draft, subject: Subject, record: FailoverRecord, failover: Failover | None) -> None:
     attempt = record.attempts[-1]
-    machine = machines.running(view, machines.failover_machine(draft.ledger.epoch, attempt.number))
+    machine = machines.running(view, machines.failover_machine(draft.ledger, attempt.number))
     if failover is not None and decide_edit(view, draft, subject, record, failover):
         return
     if machine is None:
@@ -245,8 +269,10 @@ def _await_commit(
         return
     attempt = record.attempts[-1]
     stopped = machines.not_serving(view, draft.ledger)
-    if failover.spec.commit and stopped is None:
-        if record.offered or attempt.result == Result.PASSED:
+    # A failback that is proved completes by itself; one that is not waits for a person, as a failover does.
+    proved = attempt.result == Result.PASSED or (attempt.result is None and attempt.ready_at is not None)
+    if (failover.spec.commit or (record.failback and proved)) and stopped is None:
+        if record.offered or proved:
             to_stage(draft, record, FailoverStage.COMMITTING)
         else:
             draft.note(subject, committed_unseen())

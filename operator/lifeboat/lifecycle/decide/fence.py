@@ -15,19 +15,24 @@ FENCE_PATIENCE = timedelta(seconds=3)
 
 
 def decide_fence(view: View, draft: Draft) -> None:
-    """Raise the fence where the ledger orders it and the source's site answers."""
+    """Raise the fence where the ledger orders it and the source's site answers; drop it with what it was about."""
     fence, record = draft.ledger.fence, draft.ledger.failover
-    if fence is None or record is None or record.stage is FailoverStage.ROLLING_BACK:
+    if fence is None or (record is not None and record.stage is FailoverStage.ROLLING_BACK):
         return
-    subject = Subject(FAILOVER, record.name)
-    match view.way.source:
+    way = view.facts.way(fence.direction)
+    subject = Subject(FAILOVER, record.name) if record is not None else view.subject
+    match way.source:
         case Known(source) if source.fenced and not source.running:
             if fence.confirmed_at is None:
                 _confirm(view, draft, fence)
         case Known(_):
-            draft.act(subject, verbs.Fence())
+            orderly = record is not None and record.planned and fence.confirmed_at is None
+            draft.act(subject, verbs.Fence(orderly), fence.direction)
         case Unknown(reason):
-            match view.way.exists:
+            match way.exists:
+                case Known(False) if fence.direction is not draft.ledger.direction and record is None:
+                    # The server of the other site is gone for good, with its disks: there is nothing left to fence.
+                    draft.ledger = replace(draft.ledger, fence=None)
                 case Known(False):
                     # The server is gone from its site's inventory: there is nothing left that could serve.
                     if fence.confirmed_at is None:

@@ -1,4 +1,4 @@
-"""Replication of a server that is served from its primary site: start, resume, points, pruning, stop, restart."""
+"""Replication in the direction that the server is registered for: start, resume, points, pruning, stop, restart."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from lifeboat.api import values
 from lifeboat.api.names import RESTARTED_AT
-from lifeboat.api.protectedserver import Direction
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import Known, Replica, ReplicaState, Unknown
-from lifeboat.engines.ledger import FailoverStage
+from lifeboat.engines.ledger import Direction, Ledger
 from lifeboat.lifecycle import points, reasons
+from lifeboat.lifecycle.decide.turn import asked_direction
+from lifeboat.lifecycle.decide.wipe import wipe_refusal, wipes
 from lifeboat.lifecycle.view import Draft, Notice, View, known
 
 _AT_REST = (ReplicaState.ABSENT, ReplicaState.STOPPED)
@@ -20,7 +21,6 @@ def decide_replication(view: View, draft: Draft) -> None:
     """Bring replication to what spec asks, unless a failover has the server."""
     _note_client(view, draft)
     _restart(view, draft)
-    _refuse_reverse(view, draft)
     if draft.ledger.failover is not None or view.server.metadata.deletion_timestamp:
         return
     match view.way.replica:
@@ -28,10 +28,17 @@ def decide_replication(view: View, draft: Draft) -> None:
             draft.note(
                 view.subject, Notice(reasons.SITE_SILENT, f"the replica cannot be seen: {reason}", stalled=False)
             )
-        case Known(replica) if view.server.spec.replication.enabled:
+        case Known(replica) if enabled(view, draft.ledger):
             _replicate(view, draft, replica)
         case Known(replica):
             _stop(view, draft, replica)
+
+
+def enabled(view: View, ledger: Ledger) -> bool:
+    """Whether spec asks for replication. Where it asks for a direction that is refused, what is goes on as it is."""
+    if asked_direction(view) is ledger.direction or ledger.direction is Direction.FORWARD:
+        return view.server.spec.replication.enabled
+    return ledger.replicating
 
 
 def _note_client(view: View, draft: Draft) -> None:
@@ -53,25 +60,6 @@ def _restart(view: View, draft: Draft) -> None:
     source = known(view.way.source)
     if source is not None and source.running and source.boot_time is not None and source.boot_time < asked <= view.now:
         draft.act(view.subject, verbs.Restart())
-
-
-def _refuse_reverse(view: View, draft: Draft) -> None:
-    if view.server.spec.replication.direction is not Direction.REVERSE:
-        return
-    record = draft.ledger.failover
-    if record is not None and record.stage is FailoverStage.COMMITTED:
-        draft.note(
-            view.subject,
-            Notice(reasons.NOT_SUPPORTED, "reverse replication is not available yet; set direction: Forward"),
-        )
-    else:
-        draft.note(
-            view.subject,
-            Notice(
-                reasons.PHASE_DOES_NOT_ALLOW,
-                "direction: Reverse is possible after a committed failover only; set direction: Forward",
-            ),
-        )
 
 
 def _stop(view: View, draft: Draft, replica: Replica) -> None:
@@ -120,32 +108,40 @@ def _start(view: View, draft: Draft, replica: Replica) -> None:
             resyncs=0,
             synced=False,
             rolled_back=False,
+            # The consent to wipe is spent before anything is wiped.
+            wiped=ledger.epoch if wipes(view, ledger) else ledger.wiped,
+            onto_original=wipes(view, ledger) or ledger.onto_original,
             full_copy_reason="replication was stopped, and what changed meanwhile is not known" if again else "",
         )
         return
-    network = replication.replication_network or view.pair.spec.recovery.replication_network
+    network = replication.replication_network or view.target_site.replication_network
     if network is not None:
-        draft.act(
-            view.subject,
-            verbs.StartReplication(ledger.run, network, bool(replication.use_ssd), replication.bandwidth_limit),
-        )
+        limit = replication.bandwidth_limit
+        verb = verbs.StartReplication(ledger.run, network, bool(replication.use_ssd), limit, ledger.onto_original)
+        draft.act(view.subject, verb)
 
 
 def start_refusal(view: View, draft: Draft) -> Notice | None:
     """Why replication cannot start now, the first reason of an ordered list; None where it can."""
     replication = view.server.spec.replication
-    recovery = known(view.recovery)
+    target = known(view.target)
     match view.way.exists:
         case Known(False):
             return _gone(view)
         case _:
             pass
     if isinstance(view.way.source, Unknown):
-        return Notice(reasons.SITE_SILENT, f"the primary site does not answer: {view.way.source.reason}", stalled=False)
+        return Notice(
+            reasons.SITE_SILENT,
+            f"the server in zone {view.source_site.zone} does not answer: {view.way.source.reason}",
+            stalled=False,
+        )
     source = view.way.source.value
     if not source.running:
         return Notice(
-            reasons.SOURCE_DOWN, "the server is not running at the primary site; start it there", stalled=False
+            reasons.SOURCE_DOWN,
+            f"the server is not running in zone {view.source_site.zone}; start it there",
+            stalled=False,
         )
     if not draft.ledger.initialized:
         return Notice(
@@ -154,32 +150,32 @@ def start_refusal(view: View, draft: Draft) -> Notice | None:
             f"kubectl annotate ps {view.server.metadata.name} lifeboat.dev/restartedAt=$(date -u +%FT%TZ) --overwrite",
             stalled=False,
         )
-    if recovery is None:
-        return Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False)
-    network = replication.replication_network or view.pair.spec.recovery.replication_network
+    if target is None:
+        return view.target_silent()
+    network = replication.replication_network or view.target_site.replication_network
     if network is None:
         return Notice(
             reasons.NETWORK_MISSING,
             "no replication network is named: set spec.replication.replicationNetwork, or replicationNetwork on the "
-            "SitePair's recovery site",
+            f"SitePair's site {view.target_site.zone}",
         )
-    if recovery.network(network) is None:
+    if target.network(network) is None:
         return Notice(
             reasons.UNKNOWN_NETWORK,
-            f"zone {recovery.zone} has no network {network!r}; it has: "
-            f"{', '.join(sorted(n.name for n in recovery.networks)) or 'none'}",
+            f"zone {target.zone} has no network {network!r}; it has: "
+            f"{', '.join(sorted(n.name for n in target.networks)) or 'none'}",
         )
-    if replication.use_ssd and not recovery.ssd:
-        return Notice(reasons.NO_SSD, f"zone {recovery.zone} has no SSD tier; leave useSSD out")
+    if replication.use_ssd and not target.ssd:
+        return Notice(reasons.NO_SSD, f"zone {target.zone} has no SSD tier; leave useSSD out")
     if replication.bandwidth_limit is not None and not view.capabilities.bandwidth_limit:
         return Notice(reasons.NOT_SUPPORTED, "this engine has no bandwidth limit; leave bandwidthLimit out")
-    return None
+    return wipe_refusal(view, draft.ledger)
 
 
 def _gone(view: View) -> Notice:
     return Notice(
         reasons.UNKNOWN_SERVER,
-        f"server {view.server.spec.server_id} is no longer in zone {view.pair.spec.primary.zone}; its replica and "
+        f"server {view.server.spec.server_id} is no longer in zone {view.source_site.zone}; its replica and "
         "points are kept and can be failed over to; delete this object, or put the server back into the inventory",
     )
 
@@ -267,12 +263,15 @@ def _forget_tested(draft: Draft, replica: Replica) -> None:
 
 
 def _clear_leftovers(view: View, draft: Draft) -> None:
-    """Delete the disks that a rollback kept: the server is protected again, with a point of its own."""
-    machines = known(view.way.machines)
-    if machines is None:
-        return
-    present = tuple(name for name in draft.ledger.leftovers if name in machines)
-    if present != draft.ledger.leftovers:
-        draft.ledger = replace(draft.ledger, leftovers=present)
-    for name in present:
-        draft.act(view.subject, verbs.RemoveMachine(name))
+    """Delete the disks that a rollback or a failback kept: the server is protected again, with a point of its own."""
+    present = []
+    for direction in Direction:
+        machines = known(view.facts.way(direction).machines)
+        if machines is None:
+            return
+        for name in draft.ledger.leftovers:
+            if name in machines:
+                present.append(name)
+                draft.act(view.subject, verbs.RemoveMachine(name), direction)
+    if set(present) != set(draft.ledger.leftovers):
+        draft.ledger = replace(draft.ledger, leftovers=tuple(present))

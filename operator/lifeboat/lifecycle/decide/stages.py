@@ -8,7 +8,7 @@ from lifeboat.api.failover import FailoverPhase
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import MachineState
 from lifeboat.engines.ledger import Attempt, FailoverRecord, FailoverStage, Ledger, Spent
-from lifeboat.lifecycle import machines, reasons
+from lifeboat.lifecycle import machines
 from lifeboat.lifecycle.view import FAILOVER, Draft, Notice, Subject, View, known
 
 
@@ -20,9 +20,9 @@ def to_stage(draft: Draft, record: FailoverRecord, stage: FailoverStage, *attemp
 def start_machine(draft: Draft, subject: Subject, record: FailoverRecord) -> None:
     """Start the machine of the last attempt, on its own disks or on those that it goes on with."""
     attempt = record.attempts[-1]
-    name = machines.failover_machine(draft.ledger.epoch, attempt.number)
+    name = machines.failover_machine(draft.ledger, attempt.number)
     own = attempt.disks_of == attempt.number
-    disks_of = None if own else machines.failover_machine(draft.ledger.epoch, attempt.disks_of)
+    disks_of = None if own else machines.failover_machine(draft.ledger, attempt.disks_of)
     draft.act(subject, verbs.Launch(name, attempt.point, attempt.shape, disks_of))
 
 
@@ -30,10 +30,10 @@ def all_halted(view: View, draft: Draft, subject: Subject, record: FailoverRecor
     """Whether no machine of this failover runs but that of attempt `keep`; stops those that do."""
     found = known(view.way.machines)
     if found is None:
-        draft.note(subject, Notice(reasons.SITE_SILENT, "the recovery site does not answer", stalled=False))
+        draft.note(subject, view.target_silent())
         return False
     halted = True
-    for name, attempt in machines.attempt_machines(draft.ledger.epoch, record).items():
+    for name, attempt in machines.attempt_machines(draft.ledger, record).items():
         machine = found.get(name)
         if attempt.number != keep and machine is not None and machine.state is MachineState.RUNNING:
             draft.act(subject, verbs.Halt(name))

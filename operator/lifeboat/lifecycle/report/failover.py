@@ -117,7 +117,7 @@ def _status(
     generation = failover.metadata.generation
     attempt = attempts[-1] if attempts else None
     serves = ledger is not None and ledger.failover is not None and ledger.failover.name == failover.metadata.name
-    machine = machines.failover_machine(ledger.epoch, attempt.number) if ledger and serves and attempt else ""
+    machine = machines.failover_machine(ledger, attempt.number) if ledger and serves and attempt else ""
     fields = common_status(view, attempt, machine, failover.spec.checks, failover.spec.instance.post_script)
     fence = (
         fence_state(view, ledger)

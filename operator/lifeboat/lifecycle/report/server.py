@@ -232,7 +232,7 @@ def _active_site(view: View, ledger: Ledger) -> ActiveSite:
 def _own(ledger: Ledger, found: Mapping[str, Machine]) -> list[Machine]:
     """The machines of the failover that the server is in."""
     record = ledger.failover
-    names = machines.attempt_machines(ledger.epoch, record) if record is not None else {}
+    names = machines.attempt_machines(ledger, record) if record is not None else {}
     return [machine for name, machine in found.items() if name in names]
 
 
@@ -305,7 +305,7 @@ def _recovered(view: View, ledger: Ledger) -> api.RecoveredServer | None:
         return None
     if found is None:
         return view.server.status.recovered_server
-    machine = found.get(machines.failover_machine(ledger.epoch, record.attempts[-1].number))
+    machine = found.get(machines.failover_machine(ledger, record.attempts[-1].number))
     if machine is None or machine.state is not MachineState.RUNNING:
         return None
     return api.RecoveredServer(id=machine.instance_id, zone=view.pair.spec.recovery.zone, addresses=machine.addresses)
