@@ -258,6 +258,12 @@ def how_to_ask(operation: str, server: ProtectedServer, failover: str) -> str:
             return f"{_patch('failover', failover, namespace, {'commit': True})}  # cannot be taken back"
         case Operation.ROLLBACK:
             return _patch("failover", failover, namespace, {"rollback": True})
+        case Operation.REVERSE_REGISTER:
+            return _patch("protectedserver", name, namespace, {"replication": {"direction": "Reverse"}})
+        case Operation.FAILBACK:
+            return f"create a Failover with spec.type: Failback and spec.serverRef.name: {name}"
+        case Operation.REGISTER:
+            return _patch("protectedserver", name, namespace, {"replication": {"direction": "Forward"}})
         case _:
             return ""
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 
 from lifeboat.engines.facts import Known
-from lifeboat.engines.ledger import FailoverStage, Ledger
+from lifeboat.engines.ledger import Direction, FailoverStage, Ledger
 from lifeboat.lifecycle.decide import acceptance
 from lifeboat.lifecycle.decide.failovers import BEFORE_COMMIT
+from lifeboat.lifecycle.decide.turn import turn_refusal
 from lifeboat.lifecycle.view import Notice, View, known
 
 
@@ -22,6 +23,9 @@ class Operation(StrEnum):
     CHANGE_RECOVERY_POINT = "ChangeRecoveryPoint"
     COMMIT = "Commit"
     ROLLBACK = "Rollback"
+    REVERSE_REGISTER = "ReverseRegister"
+    FAILBACK = "Failback"
+    REGISTER = "Register"
 
 
 def allowed_operations(view: View, ledger: Ledger) -> tuple[Operation, ...]:
@@ -38,23 +42,27 @@ def _allowed(view: View, ledger: Ledger) -> set[Operation]:
         if source is not None and source.running and source.boot_time is not None:
             allowed.add(Operation.RESTART)
         if acceptance.refusal(_latest(view, ledger)) is None:
-            allowed.add(Operation.FAILOVER)
+            back = ledger.direction is Direction.REVERSE
+            allowed.add(Operation.FAILBACK if back else Operation.FAILOVER)
     elif record.stage in BEFORE_COMMIT:
         allowed.add(Operation.ROLLBACK)
         if record.stage is not FailoverStage.STOPPING_REPLICATION:
             allowed.add(Operation.CHANGE_RECOVERY_POINT)
         if record.stage is FailoverStage.AWAITING_COMMIT:
             allowed.add(Operation.COMMIT)
+    elif record.stage is FailoverStage.COMMITTED and turn_refusal(view, ledger) is None:
+        allowed.add(Operation.REGISTER if record.failback else Operation.REVERSE_REGISTER)
     drillable = record is None or record.stage is FailoverStage.AWAITING_COMMIT
     usable = replica is not None and any(point.problem is None for point in replica.points)
-    if drillable and usable and isinstance(view.recovery, Known):
+    if drillable and usable and isinstance(view.target, Known):
         allowed.add(Operation.DRILL)
     return allowed
 
 
 def _latest(view: View, ledger: Ledger) -> acceptance.Request:
     """A failover to whatever is there: the tip where it is consistent, else the latest point."""
-    return acceptance.Request(view, ledger, "current" if ledger.synced else "latest")
+    back = ledger.direction is Direction.REVERSE
+    return acceptance.Request(view, ledger, "current" if ledger.synced else "latest", planned=back, failback=back)
 
 
 def failover_refusal(view: View, ledger: Ledger) -> Notice | None:

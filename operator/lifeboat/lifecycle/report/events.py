@@ -10,7 +10,7 @@ from lifeboat.lifecycle.report.values import Event
 from lifeboat.lifecycle.view import Subject
 
 PENDING = "Pending"
-_ALARMING = {"Interrupted", "Failed"}
+_ALARMING = {"Interrupted", "ReverseInterrupted", "Failed"}
 
 
 def transitions(

@@ -8,6 +8,7 @@ from lifeboat.api.failover import Failover, FailoverPhase, FailoverStatus
 from lifeboat.engines.ledger import Attempt, FailoverRecord, FailoverStage, Ledger, Spent
 from lifeboat.lifecycle import machines, reasons
 from lifeboat.lifecycle.conditions import State, conditions, readiness, refused
+from lifeboat.lifecycle.decide.endings import PROTECT_AGAIN
 from lifeboat.lifecycle.report.recovery import common_status, failed_checks, launched_state, verified_state
 from lifeboat.lifecycle.report.server import fence_state, point_age
 from lifeboat.lifecycle.view import FAILOVER, Notice, Plan, View, subject_of
@@ -36,7 +37,7 @@ def failover_status(view: View, plan: Plan, ledger: Ledger | None, failover: Fai
         return _status(
             view,
             failover,
-            FailoverPhase(record.stage.value),
+            _phase(record),
             record.attempts,
             _under_way(view, ledger, record, notice),
             ledger,
@@ -48,12 +49,21 @@ def failover_status(view: View, plan: Plan, ledger: Ledger | None, failover: Fai
     return _status(view, failover, phase, (), refused(waiting), ledger)
 
 
+def _phase(record: FailoverRecord) -> FailoverPhase:
+    if record.failback and record.stage is FailoverStage.COMMITTED:
+        return FailoverPhase.COMPLETED
+    return FailoverPhase(record.stage.value)
+
+
 def _under_way(view: View, ledger: Ledger, record: FailoverRecord, notice: Notice | None) -> dict[str, State]:
     attempt = record.attempts[-1]
     warning = _source_warning(view, ledger)
     if record.stage in (FailoverStage.COMMITTED, FailoverStage.AWAITING_COMMIT):
         notice = notice or machines.not_serving(view, ledger)
     match record.stage:
+        case FailoverStage.COMMITTED if record.failback:
+            message = f"served from zone {view.target_site.zone} again; {PROTECT_AGAIN}.{warning}"
+            states = readiness(ready=True, notice=notice, reason=reasons.COMPLETED, message=message)
         case FailoverStage.COMMITTED:
             states = readiness(
                 ready=True,
@@ -124,7 +134,7 @@ def _status(
         if ledger is not None and serves
         else State("False", reasons.NOT_FENCED, "this failover fences nothing now")
     )
-    committed = phase is FailoverPhase.COMMITTED
+    committed = phase in (FailoverPhase.COMMITTED, FailoverPhase.COMPLETED)
     states = states | {
         "Launched": launched_state(attempt),
         "Verified": verified_state(attempt),

@@ -13,6 +13,7 @@ from lifeboat.engines.facts import Known, Machine, MachineState, Point, Replica,
 from lifeboat.engines.ledger import FailoverStage, Ledger
 from lifeboat.lifecycle import machines, points, reasons
 from lifeboat.lifecycle.conditions import State, conditions, readiness
+from lifeboat.lifecycle.decide.endings import PROTECT_AGAIN
 from lifeboat.lifecycle.operations import allowed_operations, failover_refusal
 from lifeboat.lifecycle.phases import server_phase
 from lifeboat.lifecycle.view import Notice, Plan, View, known
@@ -26,7 +27,27 @@ _BUSY = {
     Phase.CHANGING_RECOVERY_POINT: (reasons.IN_PROGRESS, "the recovered server is being started anew"),
     Phase.ROLLING_BACK: (reasons.IN_PROGRESS, "the failover is being rolled back"),
     Phase.COMMITTING: (reasons.IN_PROGRESS, "the recovered server is being made independent"),
+    Phase.REVERSE_REGISTERING: (reasons.INSTALLING_AGENT, "waiting for the client in the recovered server to answer"),
+    Phase.STARTING_REVERSE_REPLICATION: (reasons.IN_PROGRESS, "reverse replication is starting: disks are scanned"),
+    Phase.REVERSE_FULL_SYNC: (reasons.COPYING, "data is being copied to the primary site"),
+    Phase.REVERSE_RESYNCING: (reasons.RESYNCING, "only what differs is being copied to the primary site"),
+    Phase.FAILING_BACK: (reasons.IN_PROGRESS, "a failback is under way"),
+    Phase.REGISTERING: (reasons.INSTALLING_AGENT, "waiting for the client in the server to answer"),
 }
+
+# What a copy says of itself, whichever way it goes.
+_COPIED = {
+    Phase.FULL_SYNC,
+    Phase.RESYNCING,
+    Phase.REPLICATING,
+    Phase.INTERRUPTED,
+    Phase.REVERSE_FULL_SYNC,
+    Phase.REVERSE_RESYNCING,
+    Phase.REVERSE_REPLICATING,
+    Phase.REVERSE_INTERRUPTED,
+}
+_IN_STEP = {Phase.REPLICATING, Phase.REVERSE_REPLICATING}
+_LAGGING = _COPIED - {Phase.FULL_SYNC, Phase.REVERSE_FULL_SYNC}
 
 # A lag is told in these steps (seconds), so that a status is written when it matters to a reader; the exact figure is
 # a metric.
@@ -46,7 +67,7 @@ def server_status(view: View, plan: Plan) -> api.ProtectedServerStatus:
     return api.ProtectedServerStatus(
         observed_generation=view.server.metadata.generation,
         phase=phase,
-        direction=api.Direction.FORWARD,
+        direction=api.Direction(ledger.direction.value),
         active_site=_active_site(view, ledger),
         server=_hardware(view) or before.server,
         progress=_progress(before, phase, replica),
@@ -86,7 +107,8 @@ def _unknown(view: View, plan: Plan) -> api.ProtectedServerStatus:
 
 def _readiness(view: View, plan: Plan, ledger: Ledger, phase: Phase) -> dict[str, State]:
     notice = plan.notices.get(view.subject) or view.troubles.get(view.subject)
-    enabled = view.server.spec.replication.enabled
+    replication, replica = view.server.spec.replication, known(view.way.replica)
+    enabled = replication.enabled
     if view.server.metadata.deletion_timestamp is not None and notice is None:
         notice = Notice(reasons.DELETING, "the object is being deleted", stalled=False)
     match phase:
@@ -98,17 +120,29 @@ def _readiness(view: View, plan: Plan, ledger: Ledger, phase: Phase) -> dict[str
             return readiness(
                 not enabled, notice, reasons.STOPPED, "replication is stopped; replica and points are kept"
             )
+        case Phase.REVERSE_REPLICATING:
+            message = f"every write reaches zone {view.target_site.zone}; a failback brings the server home"
+            return readiness(enabled, notice, reasons.REPLICATING, message)
+        case Phase.REVERSE_REGISTERED:
+            message = "registered to be replicated back; set enabled: true for that"
+            return readiness(not enabled, notice, reasons.REVERSE_REGISTERED, message)
+        case Phase.FAILED_BACK:
+            notice = notice or machines.not_serving(view, ledger)
+            message = f"served from zone {view.target_site.zone} again; {PROTECT_AGAIN}"
+            return readiness(ready=True, notice=notice, reason=reasons.SERVED_FROM_PRIMARY, message=message)
         case Phase.FAILED_OVER | Phase.COMMITTED:
             notice = notice or machines.not_serving(view, ledger)
-            message = f"served from zone {view.pair.spec.recovery.zone}"
+            message = f"served from zone {view.target_site.zone}"
             return readiness(ready=True, notice=notice, reason=reasons.SERVED_FROM_RECOVERY, message=message)
-        case Phase.INTERRUPTED:
+        case Phase.INTERRUPTED | Phase.REVERSE_INTERRUPTED:
             return readiness(ready=False, notice=notice or _interrupted(view), reason="", message="")
-        case Phase.FULL_SYNC if ledger.full_copy_reason:
+        case Phase.FULL_SYNC | Phase.REVERSE_FULL_SYNC if ledger.full_copy_reason:
             message = f"all data is being copied: {ledger.full_copy_reason}"
             return readiness(ready=False, notice=notice, reason=reasons.COPYING, message=message)
         case _:
             reason, message = _BUSY.get(phase, (reasons.IN_PROGRESS, ""))
+            if replica is not None and replica.basis and phase in _COPIED:
+                message = f"{message}: {replica.basis}"
             return readiness(ready=False, notice=notice, reason=reason, message=message)
 
 
@@ -151,7 +185,7 @@ def _health(view: View, ledger: Ledger, phase: Phase) -> State:
     match view.way.replica:
         case Unknown(reason):
             return State("Unknown", reasons.SITE_SILENT, reason)
-        case Known(_) if phase is Phase.REPLICATING:
+        case Known(_) if phase in _IN_STEP:
             return State("True", reasons.REPLICATING, "every write reaches the replica")
         case Known(replica) if replica.state is ReplicaState.INTERRUPTED:
             return State("False", reasons.INTERRUPTED, replica.reason or "replication is interrupted")
@@ -177,8 +211,9 @@ def _points_current(view: View, ledger: Ledger) -> State:
 def _failover_ready(view: View, ledger: Ledger) -> State:
     notice = failover_refusal(view, ledger)
     if notice is None:
-        return State("True", reasons.AS_ASKED, "a failover can start now")
-    unknown = isinstance(view.recovery, Unknown) or isinstance(view.way.replica, Unknown)
+        back = ledger.direction is ledgers.Direction.REVERSE
+        return State("True", reasons.AS_ASKED, f"a {'failback' if back else 'failover'} can start now")
+    unknown = isinstance(view.target, Unknown) or isinstance(view.way.replica, Unknown)
     return State("Unknown" if unknown else "False", notice.reason, notice.message)
 
 
@@ -187,13 +222,14 @@ def fence_state(view: View, ledger: Ledger) -> State:
     fence = ledger.fence
     if fence is None:
         return State("False", reasons.NOT_FENCED, "nothing has failed over")
+    way = view.facts.way(fence.direction)
     if fence.confirmed_at is not None:
-        match view.way.source:
+        match way.source:
             case Known(source) if source.running:
                 return State(
                     "False", reasons.FENCE_PENDING, "the source runs although it was fenced; it is fenced again"
                 )
-            case Unknown(reason) if view.way.exists != Known(value=False):
+            case Unknown(reason) if way.exists != Known(value=False):
                 message = (
                     f"it was fenced at {fence.confirmed_at:%Y-%m-%dT%H:%M:%SZ}; its site does not answer now: {reason}"
                 )
@@ -201,7 +237,7 @@ def fence_state(view: View, ledger: Ledger) -> State:
             case _:
                 return State("True", reasons.FENCED, "the source is stopped and cannot be started in its zone")
     status: State = State(
-        "Unknown" if isinstance(view.way.source, Unknown) else "False",
+        "Unknown" if isinstance(way.source, Unknown) else "False",
         reasons.FENCE_PENDING,
         f"the source may still be serving: {fence.problem or 'its fence is not confirmed yet'}; "
         "it is fenced first thing when its site answers",
@@ -215,12 +251,13 @@ def _active_site(view: View, ledger: Ledger) -> ActiveSite:
         source = known(view.way.source)
         if source is None:
             return ActiveSite.NONE if view.way.exists == Known(value=False) else ActiveSite.UNKNOWN
-        return ActiveSite.PRIMARY if source.running else ActiveSite.NONE
+        served_from = ActiveSite.PRIMARY if ledger.direction is ledgers.Direction.FORWARD else ActiveSite.RECOVERY
+        return served_from if source.running else ActiveSite.NONE
     starting = (FailoverStage.STOPPING_REPLICATION, FailoverStage.LAUNCHING)
     if record.stage in starting and ledger.active_site is ledgers.ActiveSite.UNKNOWN:
         fenced = ledger.fence is not None and ledger.fence.confirmed_at is not None
         return ActiveSite.NONE if fenced else ActiveSite.UNKNOWN
-    if ledger.active_site is ledgers.ActiveSite.RECOVERY:
+    if ledger.active_site is not ledgers.ActiveSite.UNKNOWN:
         found = known(view.way.machines)
         if found is None:
             return ActiveSite.UNKNOWN
@@ -252,13 +289,13 @@ def _progress(before: api.ProtectedServerStatus, phase: Phase, replica: Replica 
     """The progress of a copy, written anew for each percent."""
     if replica is None:
         return before.progress
-    if phase not in (Phase.FULL_SYNC, Phase.RESYNCING, Phase.REPLICATING, Phase.INTERRUPTED):
+    if phase not in _COPIED:
         return None
     total = replica.total_bytes
-    percent = 100 if phase is Phase.REPLICATING else min(99, replica.copied_bytes * 100 // total) if total else 0
+    percent = 100 if phase in _IN_STEP else min(99, replica.copied_bytes * 100 // total) if total else 0
     if before.progress is not None and before.progress.percent == percent and before.phase == phase:
         return before.progress
-    if phase is Phase.REPLICATING:
+    if phase in _IN_STEP:
         return api.Progress(percent=100, copied_bytes=total, total_bytes=total)
     rate = int(replica.bytes_per_second)
     left = (total - replica.copied_bytes) // rate if rate > 0 else None
@@ -274,7 +311,7 @@ def _progress(before: api.ProtectedServerStatus, phase: Phase, replica: Replica 
 def _lag(replica: Replica | None, phase: Phase) -> int | None:
     if replica is None or replica.lag_seconds is None:
         return None
-    if phase not in (Phase.REPLICATING, Phase.INTERRUPTED, Phase.RESYNCING):
+    if phase not in _LAGGING:
         return None
     return max(step for step in _LAG_STEPS if step <= replica.lag_seconds)
 
@@ -300,15 +337,24 @@ def _point(ledger: Ledger, point: Point) -> api.RecoveryPoint:
 
 
 def _recovered(view: View, ledger: Ledger) -> api.RecoveredServer | None:
-    record, found = ledger.failover, known(view.way.machines)
-    if record is None:
+    """The server that a failover or a failback started, until the server is registered at home again."""
+    record = ledger.failover
+    if record is not None:
+        name, found, zone = (
+            machines.failover_machine(ledger, record.attempts[-1].number),
+            known(view.way.machines),
+            view.target_site.zone,
+        )
+    elif ledger.direction is ledgers.Direction.REVERSE and ledger.registered is not None:
+        name, found, zone = ledger.registered, known(view.facts.forward.machines), view.source_site.zone
+    else:
         return None
     if found is None:
         return view.server.status.recovered_server
-    machine = found.get(machines.failover_machine(ledger, record.attempts[-1].number))
+    machine = found.get(name)
     if machine is None or machine.state is not MachineState.RUNNING:
         return None
-    return api.RecoveredServer(id=machine.instance_id, zone=view.pair.spec.recovery.zone, addresses=machine.addresses)
+    return api.RecoveredServer(id=machine.instance_id, zone=zone, addresses=machine.addresses)
 
 
 def point_age(point_time: datetime, accepted_at: datetime) -> int:

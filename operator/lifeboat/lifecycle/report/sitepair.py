@@ -21,7 +21,17 @@ _FAILED_OVER = {
     Phase.CHANGING_RECOVERY_POINT,
     Phase.COMMITTING,
     Phase.COMMITTED,
+    Phase.REVERSE_REGISTERING,
+    Phase.REVERSE_REGISTERED,
+    Phase.STARTING_REVERSE_REPLICATION,
+    Phase.REVERSE_FULL_SYNC,
+    Phase.REVERSE_REPLICATING,
+    Phase.REVERSE_INTERRUPTED,
+    Phase.REVERSE_RESYNCING,
+    Phase.FAILING_BACK,
 }
+_REPLICATING = {Phase.REPLICATING, Phase.REVERSE_REPLICATING}
+_INTERRUPTED = {Phase.INTERRUPTED, Phase.REVERSE_INTERRUPTED}
 
 
 def pair_status(
@@ -38,7 +48,7 @@ def pair_status(
         engine=pair.spec.engine_name,
         servers=SitePairServers(
             total=len(servers),
-            replicating=sum(server.status.phase is Phase.REPLICATING for server in servers),
+            replicating=sum(server.status.phase in _REPLICATING for server in servers),
             failed_over=sum(server.status.phase in _FAILED_OVER for server in servers),
             faulty=sum(_faulty(server) for server in servers),
         ),
@@ -52,7 +62,7 @@ def pair_status(
 
 def _faulty(server: ProtectedServer) -> bool:
     stalled = find(server.status.conditions, STALLED)
-    return (stalled is not None and stalled.status == "True") or server.status.phase is Phase.INTERRUPTED
+    return (stalled is not None and stalled.status == "True") or server.status.phase in _INTERRUPTED
 
 
 def _states(
