@@ -18,6 +18,8 @@ from typing import IO
 
 import asyncpg
 
+# A row that was committed and not acknowledged before a crash is there already.
+_INSERT = "insert into rows (id, payload) values ($1, $2) on conflict (id) do nothing"
 # What a lost server shows itself by: a refused or broken connection, or no answer at all.
 LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
@@ -43,7 +45,7 @@ async def write(host: str, port: int, log: Path) -> None:
         try:
             for number in range(first, 10**9):
                 async with asyncio.timeout(10):
-                    await connection.execute("insert into rows (id, payload) values ($1, $2)", number, "x" * 64)
+                    await connection.execute(_INSERT, number, "x" * 64)
                 _note(acknowledged, number)
         finally:
             connection.terminate()

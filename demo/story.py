@@ -49,12 +49,15 @@ class Figures:
     acknowledged: int = 0
     recovered: int = 0
     lost: int = 0
+    failback_rto: float = 0.0
+    acknowledged_there: int = 0
+    lost_on_the_way_home: int = 0
 
 
 @contextlib.contextmanager
-def writing(log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def writing(log: Path, host: str = SOURCE) -> Iterator[subprocess.Popen[bytes]]:
     """The client that commits rows while the block runs, or until its database is gone."""
-    command = [sys.executable, "-m", "demo.rows", SOURCE, str(DATABASE), str(log)]
+    command = [sys.executable, "-m", "demo.rows", host, str(DATABASE), str(log)]
     client = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         yield client
@@ -105,9 +108,15 @@ def _tell(world: World, console: Console) -> None:
     _fail_over(world, console, log, figures)
     _change_point(world, console, log, figures)
     _commit(world, console)
+    there = world.folder / "acknowledged-rows-in-zone-b.log"
+    shutil.copyfile(log, there)
+    with writing(there, RECOVERED) as client:
+        _replicate_back(world, console, there)
+        _fail_back(world, console, client, there, figures)
+    _register(world, console)
     _close(console, figures)
-    if figures.lost:
-        raise WorldError(f"{figures.lost} acknowledged rows were lost")
+    if lost := figures.lost + figures.lost_on_the_way_home:
+        raise WorldError(f"{lost} acknowledged rows were lost")
 
 
 def _apply(world: World, console: Console, manifest: str) -> None:
@@ -139,14 +148,14 @@ async def _answers(host: str) -> None:
     await connection.close(timeout=5)
 
 
-def _show_copy(world: World, console: Console) -> None:
+def _show_copy(world: World, console: Console, until: str = "Replicating") -> None:
     columns = (
         TextColumn("  {task.description:<22}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %  {task.fields[text]}"),
     )
     with Progress(*columns, console=console, transient=False) as bar:
-        task = bar.add_task("InstallingAgent", total=100, text="")
+        task = bar.add_task("", total=100, text="")
         deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
             status = world.get("ps", SERVER).get("status", {})
@@ -157,7 +166,7 @@ def _show_copy(world: World, console: Console) -> None:
                 completed=progress.get("percent", 0),
                 text=_progress(progress),
             )
-            if status.get("phase") == "Replicating":
+            if status.get("phase") == until:
                 return
             time.sleep(0.2)
     raise WorldError("the full copy did not end within 10 minutes")
@@ -287,6 +296,49 @@ def _commit(world: World, console: Console) -> None:
     console.print(f"  disk files left in zone-b: {len(left)}, all of the recovered server")
 
 
+def _replicate_back(world: World, console: Console, log: Path) -> None:
+    console.rule("9. Back again: reverse replication onto the original machine")
+    before = rows.last_acknowledged(log)
+    back = {"direction": "Reverse", "originalMachine": True, "confirmWipe": SERVER}
+    _patch(world, console, "ps", SERVER, {"replication": back})
+    _show_copy(world, console, "ReverseReplicating")
+    world.until("ps", SERVER, lambda found: found["status"].get("recoveryPointCount", 0) >= 1, seconds=120)
+    _table(world, console, "ps")
+    written = rows.last_acknowledged(log) - before
+    console.print(f"  meanwhile {written} more rows were acknowledged by the recovered server in zone-b")
+
+
+def _fail_back(world: World, console: Console, client: subprocess.Popen[bytes], log: Path, figures: Figures) -> None:
+    console.rule("10. Failback")
+    _apply(world, console, "5-failback.yaml")
+    status = world.until("fo", "home-again", phase_is("Completed", "Failed"), seconds=600)["status"]
+    if status.get("result") != "Passed":
+        raise WorldError(f"the failback did not pass its checks: {json.dumps(status, indent=1)}")
+    client.wait(60)
+    figures.failback_rto = status["timings"]["rtoSeconds"]
+    _table(world, console, "ps,fo")
+    promised = set(rows.acknowledged(log))
+    there = asyncio.run(rows.present(SOURCE, DATABASE))
+    before = set(rows.acknowledged(log.with_name("acknowledged-rows.log")))
+    figures.acknowledged_there = len(promised - before)
+    figures.lost_on_the_way_home = len(promised - there)
+    console.print(
+        f"  rows written in zone-b and acknowledged: {figures.acknowledged_there}; all rows promised: {len(promised)}, "
+        f"rows in zone-a: {len(there)}, lost: {figures.lost_on_the_way_home}"
+    )
+
+
+def _register(world: World, console: Console) -> None:
+    console.rule("11. Registered again: protected as at the start")
+    forward = {"direction": "Forward", "originalMachine": None, "confirmWipe": None}
+    _patch(world, console, "ps", SERVER, {"replication": forward})
+    _show_copy(world, console)
+    world.until("ps", SERVER, lambda found: found["status"].get("recoveryPointCount", 0) >= 1, seconds=120)
+    world.until("ps", SERVER, lambda _: not list((world.zones / "zone-b" / "machines").rglob("*.json")), seconds=60)
+    _table(world, console, "ps,dr,fo,sp")
+    console.print("  the disks that the recovered server had in zone-b are gone; its replica is there again")
+
+
 def _close(console: Console, figures: Figures) -> None:
     console.rule("What it took")
     table = Table("", "measured", "the guest's boot alone", box=None, pad_edge=False)
@@ -297,5 +349,8 @@ def _close(console: Console, figures: Figures) -> None:
     table.add_row("RTO of the failover", f"{figures.failover_rto:.1f} s", boot)
     for seconds in figures.change_rto:
         table.add_row("RTO of a change of point", f"{seconds:.1f} s", boot)
+    lost = "0 of" if not figures.lost_on_the_way_home else f"[red]{figures.lost_on_the_way_home}[/red] of"
+    table.add_row("Failback: acknowledged rows lost", f"{lost} {figures.acknowledged_there} written in zone-b", "")
+    table.add_row("RTO of the failback", f"{figures.failback_rto:.1f} s, clean shutdown included", boot)
     console.print(table)
     console.print(f"  on {os.cpu_count()} cores, machines run by {machine.accelerator()}")

@@ -78,7 +78,7 @@ class Cluster:
             {
                 "metadata": self._metadata("pair"),
                 "spec": {
-                    "primary": {"zone": "zone-a", "network": "net"},
+                    "primary": {"zone": "zone-a", "network": "net", "replicationNetwork": "net"},
                     "recovery": {
                         "zone": "zone-b",
                         "replicationNetwork": "replication",

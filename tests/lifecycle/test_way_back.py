@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lifeboat.engines import verbs
+from lifeboat.engines.contract import Retry
 from lifeboat.engines.ledger import ActiveSite, Direction
 from lifeboat.lifecycle.view import DRILL, FAILOVER, PROTECTED_SERVER
 from tests.lifecycle.cluster import SERVER, Cluster, world
@@ -251,7 +252,7 @@ def test_a_planned_failover_is_refused_when_the_source_does_not_answer() -> None
 def test_a_planned_failover_whose_source_burns_in_the_middle_is_carried_on_by_an_unplanned_one() -> None:
     cluster = Cluster(world())
     cluster.replicating(recoveryPoints=POLICY)
-    cluster.world.fail_next(verbs.Fence, _still_shutting_down())
+    cluster.world.fail_next(verbs.Fence, Retry("the guest is shutting down"))
     cluster.failover("moved", planned=True)
     cluster.step()
     cluster.step()
@@ -262,9 +263,3 @@ def test_a_planned_failover_whose_source_burns_in_the_middle_is_carried_on_by_an
     cluster.delete(FAILOVER, "moved")
     cluster.failover("disaster")
     cluster.until("FailedOver")
-
-
-def _still_shutting_down() -> Exception:
-    from lifeboat.engines.contract import Retry
-
-    return Retry("the guest is shutting down")
