@@ -115,6 +115,7 @@ class Replica:
     resumable: bool = False
     bandwidth_limit: int | None = None
     basis: str = ""
+    consistent: bool = False
     points: tuple[Point, ...] = ()
 
 

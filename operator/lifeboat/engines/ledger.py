@@ -200,8 +200,8 @@ class Ledger:
     original machine is spent. `onto_original` says that this run's replica lies on the original machine's disks.
     `rolled_back` is true from a rollback until replication starts anew.
     `initialized` is true once the client in the server has answered.
-    `synced` is true from the moment that the replica first held every write until the next copy starts over it: an
-    inconsistent replica must never be mistaken for a usable one, whoever died in between.
+    `synced` is true from the moment that the replica was seen to hold every write until an interruption is seen;
+    whether what it holds is usable is the engine's to say (`Replica.consistent`).
     `first_point` is the point to take as soon as a copy is whole, until it is there.
     `leftovers` are the machines whose disks a rollback kept, gone once the server is protected again.
     `tested` maps a point to the last drill that proved it.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from lifeboat.api.names import CURRENT, LATEST
 from lifeboat.engines.facts import Known
 from lifeboat.engines.ledger import Direction, FailoverStage, Ledger
+from lifeboat.lifecycle import points
 from lifeboat.lifecycle.decide import acceptance
 from lifeboat.lifecycle.decide.failovers import BEFORE_COMMIT
 from lifeboat.lifecycle.decide.turn import turn_refusal
@@ -62,7 +64,8 @@ def _allowed(view: View, ledger: Ledger) -> set[Operation]:
 def _latest(view: View, ledger: Ledger) -> acceptance.Request:
     """A failover to whatever is there: the tip where it is consistent, else the latest point."""
     back = ledger.direction is Direction.REVERSE
-    return acceptance.Request(view, ledger, "current" if ledger.synced else "latest", planned=back, failback=back)
+    wanted = CURRENT if points.consistent(view.way.replica) else LATEST
+    return acceptance.Request(view, ledger, wanted, planned=back, failback=back)
 
 
 def failover_refusal(view: View, ledger: Ledger) -> Notice | None:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from lifeboat.api import values
 from lifeboat.api.names import ATTEMPT_PREFIX, CURRENT, LATEST, LATEST_APPLICATION_CONSISTENT
 from lifeboat.api.protectedserver import Tier
-from lifeboat.engines.facts import Point
+from lifeboat.engines.facts import Fact, Known, Point, Replica
 from lifeboat.engines.ledger import FailoverRecord, Ledger
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.view import Notice
@@ -121,7 +121,7 @@ def resolve(requested: str, points: Sequence[Point]) -> Resolved | Notice:
 
 
 def resolve_for_failover(
-    requested: str, points: Sequence[Point], ledger: Ledger, record: FailoverRecord | None, now: datetime
+    requested: str, replica: Replica, ledger: Ledger, record: FailoverRecord | None, now: datetime
 ) -> Resolved | Notice:
     """Like `resolve`, and also `current` (once, only of a consistent replica) and `attempt-<n>`."""
     if requested == CURRENT:
@@ -135,8 +135,8 @@ def resolve_for_failover(
                     else "the replica was not consistent when this failover began, so there is no 'current'; "
                     "ask for 'latest' or for a point's name",
                 )
-            return _current_of(record, points)
-        if not ledger.synced:
+            return _current_of(record, replica.points)
+        if not replica.consistent:
             return Notice(
                 reasons.NOT_CONSISTENT,
                 "the replica is not consistent now, 'current' would be broken data; ask for 'latest' (the newest "
@@ -151,7 +151,12 @@ def resolve_for_failover(
         if earlier.launched_at is None:
             return Notice(reasons.UNKNOWN_ATTEMPT, f"attempt {number} was never started, so it has no disks")
         return Resolved(earlier.point, earlier.point_time, earlier.application_consistent, disks_of=earlier.disks_of)
-    return resolve(requested, points)
+    return resolve(requested, replica.points)
+
+
+def consistent(replica: Fact[Replica]) -> bool:
+    """Whether what is on the replica now is known to be a state that the source's disks really had."""
+    return isinstance(replica, Known) and replica.value.consistent
 
 
 def tip_name(ledger: Ledger) -> str:

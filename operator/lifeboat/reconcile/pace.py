@@ -12,11 +12,14 @@ from typing import Final
 
 from lifeboat import clock
 from lifeboat.engines.contract import EngineError, NoSpace, Refused, Unreachable
+from lifeboat.engines.verbs import Fence
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.view import Action, Notice, Subject
 
 FIRST_SECONDS: Final = 0.2
 LONGEST_SECONDS: Final = 10.0
+LONGEST_FENCE_SECONDS: Final = 1.0
+"""A fence is never put off for long: until it stands, two servers may serve, and a clean shutdown is waited for."""
 QUIET_SECONDS: Final = 30.0
 """A step that was not asked for this long is new again."""
 
@@ -79,7 +82,8 @@ class Pace:
         tries = self._tries.get(_key(subject, step))
         if tries is None or tries.step != step:
             return 0.0
-        pause = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(tries.count - 1, 10))
+        longest = LONGEST_FENCE_SECONDS if isinstance(step, Fence) else LONGEST_SECONDS
+        pause = min(longest, FIRST_SECONDS * 2.0 ** min(tries.count - 1, 10))
         return tries.at + pause - self._elapsed()
 
 

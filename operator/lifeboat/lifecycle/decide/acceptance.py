@@ -212,9 +212,7 @@ def first_attempt(request: Request) -> Attempt | Notice:
 def _resolve(request: Request) -> points.Resolved | Notice:
     match request.view.way.replica:
         case Known(replica) if replica.state is not ReplicaState.ABSENT:
-            return points.resolve_for_failover(
-                request.recovery_point, replica.points, request.ledger, None, request.view.now
-            )
+            return points.resolve_for_failover(request.recovery_point, replica, request.ledger, None, request.view.now)
         case _:
             return Notice(
                 reasons.NO_RECOVERY_POINT, f"there is no replica of this server in zone {request.view.target_site.zone}"

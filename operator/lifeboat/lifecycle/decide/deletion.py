@@ -31,7 +31,7 @@ def decide_deletion(view: View, draft: Draft) -> None:
             draft.ledger = replace(draft.ledger, replicating=False, synced=draft.ledger.synced and not delete)
             return
         if replica is not None and replica.state not in (ReplicaState.STOPPED, ReplicaState.ABSENT):
-            whole = f"stopped-{draft.ledger.run}" if draft.ledger.synced else None
+            whole = f"stopped-{draft.ledger.run}" if replica.consistent else None
             draft.act(view.subject, verbs.StopReplication(whole))
             return
         if delete and not _released(view, draft):

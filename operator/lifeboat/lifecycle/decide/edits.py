@@ -68,8 +68,8 @@ def _decide(
     if not same_point:
         if isinstance(view.way.replica, Unknown):
             return view.target_silent(view.way.replica.reason)
-        kept = view.way.replica.value.points
-        found = points.resolve_for_failover(spec.recovery_point, kept, draft.ledger, record, view.now)
+        replica = view.way.replica.value
+        found = points.resolve_for_failover(spec.recovery_point, replica, draft.ledger, record, view.now)
         if isinstance(found, Notice):
             return found
         resolved = found

@@ -119,7 +119,7 @@ def _accept(view: View, draft: Draft, failover: Failover) -> None:
             stage=FailoverStage.STOPPING_REPLICATION,
             accepted_at=view.now,
             attempts=(attempt,),
-            tip=points.tip_name(draft.ledger) if draft.ledger.synced else None,
+            tip=points.tip_name(draft.ledger) if points.consistent(view.way.replica) else None,
             current_used=attempt.point == points.tip_name(draft.ledger),
             planned=request.planned,
             failback=request.failback,

@@ -67,7 +67,7 @@ def _stop(view: View, draft: Draft, replica: Replica) -> None:
         draft.ledger = replace(draft.ledger, replicating=False)
     elif replica.state not in _AT_REST:
         # Starting again begins a copy of its own, so what is whole now is kept as a point.
-        whole = f"stopped-{draft.ledger.run}" if draft.ledger.synced else None
+        whole = f"stopped-{draft.ledger.run}" if replica.consistent else None
         draft.act(view.subject, verbs.StopReplication(whole))
 
 
@@ -189,19 +189,16 @@ def _repair(view: View, draft: Draft, replica: Replica) -> None:
             # `current` stays possible.
             return
         if ledger.synced:
-            # The last whole state is kept first, and only then given up: whatever burns next, it is there.
-            kept = f"before-resync-{ledger.run}-{ledger.resyncs + 1}"
-            if any(point.name == kept for point in replica.points):
-                draft.ledger = replace(ledger, synced=False, resyncs=ledger.resyncs + 1)
-            else:
-                draft.act(view.subject, verbs.TakePoint(kept))
+            # Each interruption's last whole state gets a name of its own. It is frozen, and only then given up, by the
+            # engine and in one step with the resync: while the link is away, it stays what `current` means.
+            draft.ledger = replace(ledger, synced=False, resyncs=ledger.resyncs + 1)
             return
         freeze_as = f"before-resync-{ledger.run}-{ledger.resyncs}" if ledger.resyncs else None
         draft.act(view.subject, verbs.ResumeReplication(freeze_as))
         return
     if start_refusal(view, draft) is None:
         kept = f"before-copy-{ledger.run + 1}"
-        if ledger.synced and not any(point.name == kept for point in replica.points):
+        if replica.consistent and not any(point.name == kept for point in replica.points):
             draft.act(view.subject, verbs.TakePoint(kept))
             return
         draft.ledger = replace(
