@@ -18,7 +18,7 @@ from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
 from lifeboat.api.values import format_time
 from lifeboat.engines.contract import EngineError, Refused, Target
-from lifeboat.engines.facts import Disk, Hardware, Known
+from lifeboat.engines.facts import Disk, Hardware, Known, Way
 from lifeboat.engines.ledger import CheckOutcome, Ledger
 from lifeboat.engines.simulated.world import World
 from lifeboat.engines.verbs import Verb
@@ -169,9 +169,15 @@ class Cluster:
 
     @property
     def machines(self) -> dict[str, Any]:
-        """The machines at the recovery site."""
-        facts = self.world.observe(self.world.pair, [SERVER]).servers[SERVER].forward.machines
-        return dict(facts.value) if isinstance(facts, Known) else {}
+        """The machines that were launched at either site."""
+        facts = self.world.observe(self.world.pair, [SERVER]).servers[SERVER]
+        found = (way.machines for way in (facts.forward, facts.reverse))
+        return {name: machine for each in found if isinstance(each, Known) for name, machine in each.value.items()}
+
+    @property
+    def way(self) -> Way:
+        """What is seen in the direction that the ledger says."""
+        return self.world.observe(self.world.pair, [SERVER]).servers[SERVER].way(self.ledger.direction)
 
     def view(self) -> View | None:
         """What the operator would decide from now."""
