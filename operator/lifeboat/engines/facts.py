@@ -101,8 +101,9 @@ class Replica:
     """The copy at the other site and the points kept beside it; `run` is that of the copy that was started last.
 
     `resumable` is meaningful while interrupted: the engine knows what changed meanwhile and can copy just that;
-    where it is false, `reason` says why everything has to be copied again. `basis` says what a copy onto the original
-    machine began from, and so whether it copies all or only what differs.
+    where it is false, `reason` says why everything has to be copied again. `consistent`: what is on the replica now is
+    a state that the source's disks really had at one instant. `basis` says what a copy onto the original machine began
+    from, and so whether it copies all or only what differs.
     """
 
     state: ReplicaState
@@ -113,9 +114,9 @@ class Replica:
     bytes_per_second: float = 0.0
     lag_seconds: float | None = None
     resumable: bool = False
+    consistent: bool = False
     bandwidth_limit: int | None = None
     basis: str = ""
-    consistent: bool = False
     points: tuple[Point, ...] = ()
 
 

@@ -93,9 +93,10 @@ def server_phase(view: View, ledger: Ledger) -> Phase:
         case Known(replica):
             phase = _with_replica(ledger, replica)
         case Unknown():
-            if view.server.status.phase is not None:
-                return view.server.status.phase
-            phase = _at_rest(ledger, has_replica=ledger.run > 0)
+            told = view.server.status.phase
+            if told is not None and (told in _BACK.values()) == (ledger.direction is Direction.REVERSE):
+                return told
+            phase = _at_rest(ledger, has_replica=ledger.replicating)
     return _BACK[phase] if ledger.direction is Direction.REVERSE else phase
 
 

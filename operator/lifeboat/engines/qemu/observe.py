@@ -223,6 +223,7 @@ class Observer:
             bytes_per_second=self._instep.rate(recovery, record.server_id, seen.copied_bytes if moving else None),
             lag_seconds=lag,
             resumable=resumable,
+            consistent=record.consistent(),
             bandwidth_limit=record.bandwidth_limit,
             points=tuple(_point(record, layer, used) for layer in record.layers if layer.point is not None),
         )

@@ -195,6 +195,7 @@ def _replica(model: Model, track: Track) -> Replica:
         bytes_per_second=copy_rate(model, replica) if state is ReplicaState.COPYING else 0.0,
         lag_seconds=_lag(model, track, replica),
         resumable=resumable,
+        consistent=replica.held is not None,
         bandwidth_limit=replica.limit,
         basis=replica.basis,
         points=points,

@@ -189,9 +189,13 @@ def _repair(view: View, draft: Draft, replica: Replica) -> None:
             # `current` stays possible.
             return
         if ledger.synced:
-            # Each interruption's last whole state gets a name of its own. It is frozen, and only then given up, by the
-            # engine and in one step with the resync: while the link is away, it stays what `current` means.
-            draft.ledger = replace(ledger, synced=False, resyncs=ledger.resyncs + 1)
+            # The last whole state is kept first, so that `latest` has it whatever burns next. Until a resync really
+            # begins it is the tip as well, and `current` has it too.
+            kept = f"before-resync-{ledger.run}-{ledger.resyncs + 1}"
+            if any(point.name == kept for point in replica.points):
+                draft.ledger = replace(ledger, synced=False, resyncs=ledger.resyncs + 1)
+            else:
+                draft.act(view.subject, verbs.TakePoint(kept))
             return
         freeze_as = f"before-resync-{ledger.run}-{ledger.resyncs}" if ledger.resyncs else None
         draft.act(view.subject, verbs.ResumeReplication(freeze_as))
