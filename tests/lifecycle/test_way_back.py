@@ -75,9 +75,7 @@ def test_the_whole_round_ends_where_it_began_and_can_be_gone_again() -> None:
     cluster.until("Replicating")
     cluster.run(timedelta(seconds=30))
     assert cluster.status(PROTECTED_SERVER, SERVER)["direction"] == "Forward"
-    assert list(cluster.machines) == ["failback-2-1"], (
-        "the disks at the recovery site are gone"
-    )
+    assert list(cluster.machines) == ["failback-2-1"], "the disks at the recovery site are gone"
     assert cluster.ledger.fence is None
     cluster.failover("again")
     cluster.until("FailedOver")

@@ -70,19 +70,19 @@ def test_a_step_that_fails_is_tried_more_and_more_rarely() -> None:
     pace = Pace(elapsed=clock)
     pauses = []
     for _ in range(9):
-        assert pace.may(WEB, verbs.Fence())
-        pace.tried(WEB, verbs.Fence(), Unreachable("silent"))
+        assert pace.may(WEB, verbs.Unfence())
+        pace.tried(WEB, verbs.Unfence(), Unreachable("silent"))
         began = clock.seconds
-        while not pace.may(WEB, verbs.Fence()):
+        while not pace.may(WEB, verbs.Unfence()):
             clock.seconds += 0.1
         pauses.append(round(clock.seconds - began, 1))
     assert pauses[0] == pytest.approx(0.2, abs=0.11)
     assert pauses == sorted(pauses)
     assert pauses[-1] == pytest.approx(LONGEST_SECONDS, abs=0.2)
     clock.seconds += QUIET_SECONDS + 1
-    pace.tried(WEB, verbs.Fence())
+    pace.tried(WEB, verbs.Unfence())
     clock.seconds += 0.3
-    assert pace.may(WEB, verbs.Fence()), "after a quiet time it is new again"
+    assert pace.may(WEB, verbs.Unfence()), "after a quiet time it is new again"
 
 
 def test_another_verb_of_the_same_sort_is_not_held_up() -> None:
