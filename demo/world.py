@@ -108,8 +108,13 @@ class World:
         for name, text in crd.files().items():
             (folder / name).write_text(text, encoding="utf-8")
         self.kubectl("apply", "--server-side", "-f", str(folder))
-        names = [f"crd/{kind.PLURAL}.lifeboat.dev" for kind in crd.KINDS]
-        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+        names = [f"{kind.PLURAL}.lifeboat.dev" for kind in crd.KINDS]
+        # `kubectl wait` gives up on an object whose conditions are not there yet, as those of a new one.
+        deadline = time.monotonic() + 60.0
+        while not all(map(_established, json.loads(self.kubectl("get", "crd", *names, "-o", "json"))["items"])):
+            if time.monotonic() > deadline:
+                raise WorldError(f"the API server does not serve {', '.join(names)}")
+            time.sleep(0.1)
 
     def _programs(self) -> None:
         """Links to kubectl and lifeboat in one folder, to put on the PATH."""
@@ -249,6 +254,11 @@ def ready(found: dict[str, Any]) -> bool:
         c["type"] == "Ready" and c["status"] == "True" and c["observedGeneration"] == found["metadata"]["generation"]
         for c in found.get("status", {}).get("conditions", ())
     )
+
+
+def _established(definition: Mapping[str, Any]) -> bool:
+    conditions = definition.get("status", {}).get("conditions") or ()
+    return any((c["type"], c["status"]) == ("Established", "True") for c in conditions)
 
 
 def end(pid_file: Path) -> None:
