@@ -63,6 +63,17 @@ def test_old_points_are_kept_while_new_ones_cannot_be_taken() -> None:
     assert cluster.condition(PROTECTED_SERVER, SERVER, "RecoveryPointsCurrent")["status"] == "False"
 
 
+def test_a_server_that_stopped_is_not_said_to_go_on() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.world.kill_source(SERVER)
+    cluster.run(timedelta(seconds=5))
+    said = cluster.condition(PROTECTED_SERVER, SERVER, "Ready")["message"]
+    assert cluster.phase == "Interrupted"
+    assert "Start the server at its site and all data is copied again, or create a Failover" in said
+    assert "unharmed" not in said
+
+
 def test_after_an_interruption_only_what_changed_is_copied_and_the_last_state_is_kept() -> None:
     cluster = Cluster()
     cluster.replicating()
@@ -238,6 +249,8 @@ def test_a_source_silent_for_a_while_can_still_be_failed_over_at_current() -> No
     cluster.world.silence("zone-a")
     cluster.run(MINUTE)
     assert cluster.phase == "Interrupted"
+    said = cluster.condition(PROTECTED_SERVER, SERVER, "Ready")["message"]
+    assert "once the site answers; if the site is lost, create a Failover" in said
     assert cluster.status(PROTECTED_SERVER, SERVER)["activeSite"] == "Unknown"
     fail_over(cluster)
     assert cluster.world.contents(SERVER, "failover-1-1") == held

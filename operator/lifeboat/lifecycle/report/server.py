@@ -147,14 +147,18 @@ def _readiness(view: View, plan: Plan, ledger: Ledger, phase: Phase) -> dict[str
 
 
 def _interrupted(view: View) -> Notice:
+    """What was interrupted, what becomes of the server and of the copy, and what a person may do."""
     replica = known(view.way.replica)
     why = replica.reason if replica and replica.reason else "the copy does not proceed"
-    return Notice(
-        reasons.INTERRUPTED,
-        f"replication is interrupted: {why}. The server goes on unharmed, what it writes now is not yet protected, "
-        "and the copy is retried; recovery points are kept",
-        stalled=False,
-    )
+    match view.way.source:
+        case Known(source) if source.running:
+            then = "The server goes on unharmed, what it writes now is not yet protected, and the copy is retried"
+        case Known(_):
+            then = "Start the server at its site and all data is copied again, or create a Failover"
+        case Unknown(_):
+            then = "The copy is retried once the site answers; if the site is lost, create a Failover"
+    message = f"replication is interrupted: {why}. {then}; recovery points are kept"
+    return Notice(reasons.INTERRUPTED, message, stalled=False)
 
 
 def _aspects(view: View, ledger: Ledger, phase: Phase) -> dict[str, State]:
