@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from lifeboat.engines.facts import MachineState
-from lifeboat.engines.verbs import Fence
+from lifeboat.engines.verbs import Fence, StartReplication
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.view import DRILL, FAILOVER, PROTECTED_SERVER
 from tests.lifecycle.cluster import SERVER, Cluster
@@ -165,3 +165,16 @@ def test_a_drill_whose_object_vanished_does_not_hold_its_server_for_good() -> No
     cluster.run(MINUTE)
     assert (PROTECTED_SERVER, SERVER) not in cluster.objects
     assert not cluster.machines
+
+
+def test_a_start_that_was_cut_short_is_asked_for_again_until_data_is_copied() -> None:
+    cluster = Cluster()
+    cluster.protect(enabled=True)
+    while not [verb for _, verb in cluster.world.performed if isinstance(verb, StartReplication)]:
+        cluster.step()
+    cluster.crash()
+    cluster.step()
+    assert cluster.phase == "StartingReplication"
+    assert cluster.last_plan is not None
+    assert [action for action in cluster.last_plan.actions if isinstance(action.step, StartReplication)]
+    cluster.until("Replicating")

@@ -15,6 +15,8 @@ from lifeboat.lifecycle.decide.wipe import wipe_refusal, wipes
 from lifeboat.lifecycle.view import Draft, Notice, View, known
 
 _AT_REST = (ReplicaState.ABSENT, ReplicaState.STOPPED)
+# A start that was cut short looks like one that is under way: it is asked for until data is copied.
+_TO_START = (*_AT_REST, ReplicaState.STARTING)
 
 
 def decide_replication(view: View, draft: Draft) -> None:
@@ -75,7 +77,7 @@ def _replicate(view: View, draft: Draft, replica: Replica) -> None:
     ledger = draft.ledger
     if view.way.exists == Known(value=False):
         draft.note(view.subject, _gone(view))
-    if replica.run < ledger.run or not ledger.replicating or replica.state in _AT_REST:
+    if replica.run < ledger.run or not ledger.replicating or replica.state in _TO_START:
         _start(view, draft, replica)
         return
     match replica.state:
@@ -85,9 +87,9 @@ def _replicate(view: View, draft: Draft, replica: Replica) -> None:
             _keep_points(view, draft, replica)
         case ReplicaState.INTERRUPTED:
             _repair(view, draft, replica)
-        case ReplicaState.COPYING | ReplicaState.STARTING:
+        case ReplicaState.COPYING:
             limit = view.server.spec.replication.bandwidth_limit
-            if replica.state is ReplicaState.COPYING and replica.bandwidth_limit != limit:
+            if replica.bandwidth_limit != limit:
                 draft.act(view.subject, verbs.LimitBandwidth(limit))
         case _:
             pass
