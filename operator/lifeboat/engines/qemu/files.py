@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from lifeboat.engines.contract import NoSpace, Unreachable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SILENT = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT)
+_UNFINISHED = ".new-"
+_UNFINISHED_SECONDS = 60.0
 FULL_TEXTS = ("No space left on device", "Disk quota exceeded")
 
 
@@ -47,10 +50,19 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _sweep(folder: Path) -> None:
+    """Delete what an operator that was killed had begun to write; whoever writes now is done sooner than that."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _UNFINISHED_SECONDS:
+                path.unlink()
+
+
 @contextlib.contextmanager
 def _written(folder: Path, data: bytes) -> Iterator[Path]:
     """A temporary file in `folder` that holds `data` durably, gone afterwards unless it was renamed."""
-    descriptor, name = tempfile.mkstemp(prefix=".new-", dir=folder)
+    _sweep(folder)
+    descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=folder)
     path = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
