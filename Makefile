@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test test-unit test-engines lint up down crds clean
+.PHONY: demo test test-unit test-engines test-faults lint up down crds clean
 
 # The whole story on this machine: protect, replicate, drill, lose a zone, fail over, change the point, commit.
 demo: $(READY)
@@ -29,6 +29,12 @@ test-unit: $(READY)
 
 test-engines: $(READY)
 	$(BIN)/python -m pytest tests/engines
+
+# Each thing that can go wrong in each phase in which a server can be, on real machines: about an hour. `make test` runs
+# one for each group of phases. CELLS chooses some, as pytest's -k: make test-faults CELLS=FullSync
+test-faults: $(READY)
+	$(BIN)/python -m demo prepare
+	$(BIN)/python -m pytest tests/faults --matrix -v $(if $(CELLS),-k '$(CELLS)')
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,98 @@
+"""The matrix: each phase in which a server can be (rows), each thing that can go wrong (columns), and what comes of it.
+
+`on`      it goes on to the row's end as if nothing had happened, and there is nothing to tell
+`told`    it goes on to the row's end, and says what happened
+`mends`   replication is mended at once, and says at least that there was an interruption
+`resync`  replication says that it is interrupted and why, and then copies only what changed
+`recopy`  replication says why everything has to be copied again, and does that
+`wait`    it says what it waits for, and goes on once that is over
+`person`  it says what a person can do, the person does it
+a letter  not applicable, see `NOT_APPLICABLE`
+
+A star marks the cells that every `make test` runs, one for each group of phases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tests.faults.faults import FAULTS, Fault
+from tests.faults.rows import ROWS, Row
+
+TABLE: Final = """
+                      operator  api    replica  source  source    link   disk   zone-a  zone-b  machine
+                      killed    stop.  killed   killed  rebooted  cut    full   silent  silent  killed
+StartingReplication   on*       on     on       recopy  on        a      wait   wait    wait    b
+FullSync              on        on     on       recopy  on        a      resync on      wait    b
+Replicating           on        on     mends*   recopy  on        a      resync resync  wait    b
+Stopped               on        on     c        on      on        c      on     on      wait    b
+DrillLaunching        on        on     on       on      on        a      wait   on      wait    b
+DrillVerifying        on        on*    on       on      on        a      on     on      wait    told
+DrillRunning          on        on     on       on      on        a      on     on      wait    person
+DrillCleaningUp       on        on     on       on      on        a      on     on      wait    on
+StoppingReplication   on        on     on       on      on        a      on     told    wait    b
+Launching             on*       on     c        d       d         c      wait   told    wait    b
+Verifying             on        on     c        d       d         c      on     told    wait    told
+AwaitingCommit        on        on     c        d       d         c      on     told    wait    person
+ChangingRecoveryPoint on        on     c        d       d         c      wait   told    wait    on
+RollingBack           on        on     c        d       d         c      on     wait    wait    on
+Committing            on        on     c        d       d         c      wait   told    wait    told
+Committed             on        on     c        d       d         c      on     told    wait    person
+"""
+
+NOT_APPLICABLE: Final = {
+    "a": "the link cannot be cut",
+    "b": "no machine was launched",
+    "c": "nothing is replicated, so no process holds the replica and nothing goes over the link",
+    "d": "the source is fenced and does not run",
+}
+
+# What the message has to say, by fault and code: key words of one sentence.
+WORDS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
+    ("replica-killed", "mends"): ("interrupt",),
+    ("link-cut", "resync"): ("interrupted", "zone-b", "unharmed", "retried"),
+    ("disk-full", "resync"): ("interrupted", "disk of zone zone-b is full", "unharmed", "retried"),
+    ("disk-full", "wait"): ("zone-b", "disk"),
+    ("source-killed", "recopy"): ("has stopped", "Start the server at its site", "copied again"),
+    ("zone-a-silent", "resync"): ("interrupted", "zone zone-a does not answer", "retried once", "create a Failover"),
+    ("zone-a-silent", "wait"): ("zone zone-a does not answer",),
+    ("zone-a-silent", "told"): ("zone zone-a does not answer",),
+    ("zone-b-silent", "wait"): ("zone zone-b does not answer",),
+    ("machine-killed", "told"): ("stopped by itself", "started again"),
+    ("machine-killed", "person"): ("stop",),
+}
+
+GOES_ON: Final = "on"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fault in one phase: `code` says what comes of it."""
+
+    row: Row
+    fault: Fault
+    code: str
+    always: bool
+
+    @property
+    def name(self) -> str:
+        """The cell's id."""
+        return f"{self.row.name}-{self.fault.name}"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What has to be told."""
+        return () if self.code == GOES_ON else WORDS[self.fault.name, self.code]
+
+
+def cells() -> Iterator[Cell]:
+    """Every cell that is applicable, row by row."""
+    for line in TABLE.splitlines():
+        name, *codes = line.split() or [""]
+        if name not in ROWS:
+            continue
+        for fault, code in zip(FAULTS.values(), codes, strict=True):
+            if code not in NOT_APPLICABLE:
+                yield Cell(ROWS[name], fault, code.removesuffix("*"), code.endswith("*"))
