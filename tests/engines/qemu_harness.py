@@ -36,7 +36,10 @@ _LOOPBACK = f"127.{64 + os.getpid() // 250 % 128}.{1 + os.getpid() % 250}"
 
 
 class Zones:
-    """Two zones on this host and the disasters in them. Breaking the link is killing what receives the replica."""
+    """Two zones on this host and the disasters in them.
+
+    Breaking the link is killing what receives the replica, and looking for it where nobody is.
+    """
 
     server_id = "web-1"
     recovery_network = "recovery"
@@ -52,6 +55,7 @@ class Zones:
         self.direction = Direction.FORWARD
         self.owner = QemuEngine(self.zones)
         self.engine: Engine = self.owner
+        self._reached: dict[str, str] = {}
         self._storage = self.zones / "zone-b" / "standard"
         for zone in ("zone-a", "zone-b"):
             (self.zones / zone / "standard").mkdir(parents=True)
@@ -61,6 +65,7 @@ class Zones:
 
     def describe(self, disks: list[dict[str, str]]) -> None:
         """Write both inventories, the server with these disks."""
+        self._disks = disks
         limits = {"cpu": 4, "memory": "4Gi"}
         server = {
             "id": self.server_id,
@@ -79,7 +84,7 @@ class Zones:
         inventory = {
             "zone": zone,
             "networks": [
-                {"name": name, "cidr": f"10.{number}.0.0/24", "address": f"{_LOOPBACK}.{host}"}
+                {"name": name, "cidr": f"10.{number}.0.0/24", "address": f"{_LOOPBACK}.{host}", **self._reached}
                 for name, (number, host) in networks.items()
             ],
             "storage": {"standard": "standard"},
@@ -121,10 +126,13 @@ class Zones:
         (self.zones / zone / "DOWN").unlink(missing_ok=True)
 
     async def cut_link(self) -> None:
+        self._reached = {"reachedAt": f"{_LOOPBACK}.99"}
+        self.describe(self._disks)
         await processes.kill(self.zones / "zone-b" / "replicas" / self.server_id / storage_daemon.PID)
 
     async def restore_link(self) -> None:
-        """A resume starts the receiving process again."""
+        self._reached = {}
+        self.describe(self._disks)
 
     async def fill_recovery(self) -> None:
         if not self._storage.is_mount():

@@ -217,6 +217,7 @@ async def test_progress_grows_to_the_allocated_data(stage: Stage, harness: Harne
         if replica.state is ReplicaState.COPYING:
             assert replica.copied_bytes <= replica.total_bytes
     assert seen[-1].copied_bytes == seen[-1].total_bytes
+    assert [replica.consistent for replica in seen] == [replica is seen[-1] for replica in seen]
     assert abs(seen[-1].total_bytes - allocated) <= allocated // 4 + (16 << 20), "allocated data, not disk size"
     assert seen[-1].lag_seconds == 0
 
@@ -279,6 +280,7 @@ async def test_an_interrupted_copy_is_resumed_with_only_what_changed(stage: Stag
     await harness.write(2)
     interrupted = await stage.reaches(ReplicaState.INTERRUPTED)
     assert interrupted.reason
+    assert interrupted.consistent, "what is there is what the source had when it was cut off"
     await harness.write(3)
     assert known((await stage.server()).source).running, "the source goes on while the link is down"
     if not harness.engine.capabilities.delta_resync:
@@ -294,6 +296,7 @@ async def test_an_interrupted_copy_is_resumed_with_only_what_changed(stage: Stag
     for replica in seen:
         if replica.state is ReplicaState.RESYNCING:
             assert replica.total_bytes - replica.copied_bytes < full / 2
+            assert not replica.consistent, "newer writes without older ones"
     await harness.kill_source()
     await stage.perform(StopReplication(freeze_as="tip"))
     await stage.launch("machine-1", "tip")
@@ -357,6 +360,26 @@ async def test_freezing_twice_gives_one_point_that_holds_the_last_write_of_a_dea
     assert [point.name for point in before] == ["tip"]
     await stage.launch("machine-1", "tip")
     assert await harness.contents("machine-1") == 5
+
+
+async def test_while_the_link_is_away_a_resume_is_put_off_and_the_replica_stays_consistent(
+    stage: Stage, harness: Harness
+) -> None:
+    await stage.replicate()
+    await harness.write(1)
+    await harness.cut_link()
+    await harness.write(2)
+    await stage.reaches(ReplicaState.INTERRUPTED)
+    with pytest.raises(Retry if harness.engine.capabilities.delta_resync else Refused):
+        await stage.perform(ResumeReplication(freeze_as="before-resync"))
+    replica = await stage.replica()
+    assert replica.consistent
+    assert replica.points == (), "nothing is frozen for a resync that cannot begin"
+    await harness.kill_source()
+    await stage.perform(StopReplication(freeze_as="tip"))
+    assert (await stage.replica()).consistent
+    await stage.launch("machine-1", "tip")
+    assert await harness.contents("machine-1") == 1
 
 
 async def test_a_copy_that_is_not_complete_never_becomes_a_usable_point(stage: Stage, harness: Harness) -> None:

@@ -33,7 +33,7 @@ def record(*, synced: bool = False, torn: bool = False) -> ReplicaRecord:
 
 
 def seen(offset: int, length: int, *, clean: bool) -> Mirror:
-    return Mirror(Progress.COPYING, "", offset, length, clean, (offset,), (length,))
+    return Mirror(Progress.COPYING, "", offset, length, clean=clean, offsets=(offset,), lengths=(length,))
 
 
 def test_writes_under_way_do_not_count_against_a_copy_that_is_ready(zone: Zone, instep: InStep) -> None:

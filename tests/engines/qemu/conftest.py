@@ -19,7 +19,7 @@ import yaml
 from lifeboat.engines.contract import Pair, Target
 from lifeboat.engines.facts import Known, Machine, Replica, ReplicaState, Way
 from lifeboat.engines.ledger import Ledger
-from lifeboat.engines.qemu import QemuEngine, machine, processes, storage_daemon
+from lifeboat.engines.qemu import QemuEngine, lines, machine, processes, storage_daemon
 from lifeboat.engines.qemu.qmp import Monitors
 from lifeboat.engines.verbs import Launch, Shape, StartReplication, Verb
 
@@ -33,6 +33,7 @@ class World:
 
     def __init__(self, folder: Path, storage: Path | None = None) -> None:
         self.folder = folder
+        self.storage = storage or folder / "zone-b" / "storage"
         self.a, self.b = folder / "zone-a", folder / "zone-b"
         self.engine = QemuEngine(folder)
         self.monitors = Monitors()
@@ -41,15 +42,19 @@ class World:
         self.write_inventory("zone-a", servers=[server()])
         self.write_inventory("zone-b", storage=storage)
 
-    def write_inventory(self, zone: str, storage: Path | None = None, **more: Any) -> None:
+    def write_inventory(
+        self, zone: str, storage: Path | None = None, reached_at: str | None = None, **more: Any
+    ) -> None:
         number = 1 if zone == "zone-a" else 2
         (self.folder / zone).mkdir(exist_ok=True)
+        replication: dict[str, Any] = {"name": "replication", "cidr": f"10.{number}.9.0/24"}
+        replication |= {"address": f"127.0.2{number}.9"} | ({"reachedAt": reached_at} if reached_at else {})
         inventory: dict[str, Any] = {
             "zone": zone,
             "namespaces": ["default"],
             "networks": [
                 {"name": "app", "cidr": f"10.{number}.0.0/24", "address": f"127.0.2{number}.1"},
-                {"name": "replication", "cidr": f"10.{number}.9.0/24", "address": f"127.0.2{number}.9"},
+                replication,
             ],
             "storage": {"standard": str(storage or "storage"), "ssd": "ssd"},
             "elasticIPs": [f"127.0.1{number}.5", f"127.0.1{number}.6"],
@@ -127,7 +132,7 @@ class World:
         return reads(path, pattern, offset, length)
 
     def overlay(self, name: str, disk: int) -> Path:
-        return self.b / "storage" / "machines" / SERVER / name / f"{DISKS[disk]}.qcow2"
+        return self.storage / "machines" / SERVER / name / f"{DISKS[disk]}.qcow2"
 
     async def launch(self, name: str, point: str, **shape: Any) -> Machine:
         wanted = {"cpu": 1, "memory_bytes": 64 * MIB, "network": "app", "isolated": True, **shape}
@@ -153,7 +158,7 @@ class World:
 
     async def close(self) -> None:
         await self.engine.close()
-        for name in (machine.PID, storage_daemon.PID):
+        for name in (lines.PID, machine.PID, storage_daemon.PID):
             for pid_file in self.folder.rglob(name):
                 pid = processes.find(pid_file)
                 if pid is not None:

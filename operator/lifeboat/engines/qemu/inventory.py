@@ -87,11 +87,20 @@ class _Part(BaseModel):
 
 
 class NetworkSpec(_Part):
-    """A network of the zone. `address` is the loopback address that stands for it on this host."""
+    """A network of the zone. `address` is the loopback address that stands for it on this host.
+
+    `reached_at` is the one at which the other zone reaches it, where something stands between.
+    """
 
     name: Name
     cidr: Annotated[str, AfterValidator(_cidr)]
     address: Loopback
+    reached_at: Loopback | None = Field(default=None, alias="reachedAt")
+
+    @property
+    def reached(self) -> str:
+        """Where the other zone connects to."""
+        return self.reached_at or self.address
 
     @property
     def net(self) -> ipaddress.IPv4Network:

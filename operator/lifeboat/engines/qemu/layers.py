@@ -63,8 +63,8 @@ async def load(monitors: Monitors, zone: Zone, server_id: str) -> ReplicaRecord 
 async def close_door(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> ReplicaRecord:
     """Hold the tip open for Lifeboat alone: the source cannot write to it from here on.
 
-    The daemon is ended for that and begun again. Closing its exports instead was tried: while a client is connecting
-    again, the daemon can hang in it for good.
+    The daemon is ended for that and begun again. A line that broke has closed its connections, but what was sent may
+    still hang in a tunnel between the zones, and must not arrive after newer writes.
     """
     record = save_replica(zone, record.model_copy(update={"offered": False}))
     await storage_daemon.stop(monitors, zone, record.server_id)

@@ -1,8 +1,11 @@
 """The source's side of replication: QEMU's mirror jobs, one per disk, which write into the replica.
 
-A job copies what holds data, then sends every write to both sides before the guest is told that it is done. When the
-replica goes away the job stands still, the guest goes on, and the job remembers what changed, for as long as the
-machine's process lives.
+A job copies what holds data, then sends every write to both sides before the guest is told that it is done. All jobs
+of a server write through one line (`lifeboat.line`). When that breaks the jobs stand still, the guest goes on, and the
+jobs remember what changed, for as long as the machine's process lives.
+
+A job's target is a node that can be put over another line, for all disks at one instant (`reconnect`, `switch`). QEMU's
+own reconnecting is never used: it comes when it wants, up to 16 s later, and for each disk by itself.
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ from enum import Enum
 from pathlib import Path
 
 from lifeboat.engines.contract import Retry
-from lifeboat.engines.qemu import machine
+from lifeboat.engines.qemu import lines, machine
 from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Session
 from lifeboat.engines.qemu.records import ReplicaRecord
-from lifeboat.engines.qemu.storage_daemon import nodes
+from lifeboat.engines.qemu.storage_daemon import below, nodes
 
 _PREFIX = "lifeboat-"
+_CLIENT_DASHES = 3
 
 
 class Progress(Enum):
@@ -37,13 +41,15 @@ class Mirror:
     """All jobs of a server in one view.
 
     `clean`: the jobs are ready and nothing is marked as changed; whatever is under way then, by `offsets` and
-    `lengths` of the disks, is a guest's write that it has not been told of yet, or the last of a resync.
+    `lengths` of the disks, is a guest's write that it has not been told of yet, or the last of a resync. `dirty_bytes`
+    are those that are marked.
     """
 
     progress: Progress
     reason: str = ""
     copied_bytes: int = 0
     total_bytes: int = 0
+    dirty_bytes: int = 0
     clean: bool = False
     offsets: tuple[int, ...] = ()
     lengths: tuple[int, ...] = ()
@@ -55,8 +61,13 @@ def job(disk: str) -> str:
 
 
 def target(run: int, index: int) -> str:
-    """The source's block node that leads to the replica; the run in it tells a leftover job from a present one."""
+    """The source's block node that a job writes to; the run in it tells a leftover job from a present one."""
     return f"{_PREFIX}r{run}-{index}"
+
+
+def client(run: int, index: int, number: int) -> str:
+    """The block node under a target: the NBD client at the line of that number."""
+    return f"{target(run, index)}-{number}"
 
 
 async def look(monitors: Monitors, folder: Path, record: ReplicaRecord, zone: str) -> Mirror:
@@ -69,8 +80,11 @@ async def look(monitors: Monitors, folder: Path, record: ReplicaRecord, zone: st
     async with monitors.session(machine.socket(folder)) as session:
         jobs = {str(found["device"]): found for found in await session.run("query-block-jobs")}
         block_nodes = await nodes(session)
+        stands_on = await below(session, "file")
+    number = lines.running(folder)
     offsets: list[int] = []
     lengths: list[int] = []
+    changed = 0
     clean = True
     worst = Progress.SYNCED
     reason = ""
@@ -83,53 +97,40 @@ async def look(monitors: Monitors, folder: Path, record: ReplicaRecord, zone: st
         bitmaps = block_nodes.get(machine.node(index), {}).get("dirty-bitmaps", ())
         # The job's own bitmap has no name; others are the owner's, for backups.
         dirty = sum(int(bitmap["count"]) for bitmap in bitmaps if "name" not in bitmap)
+        changed += dirty
         progress = Progress.COPYING
-        if found["io-status"] != "ok" or (found["paused"] and found["status"] in {"paused", "standby"}):
-            progress = Progress.INTERRUPTED
-            reason = (
-                f"the disk of zone {zone} is full"
-                if found["io-status"] == "nospace"
-                else f"the replica in zone {zone} does not answer"
-            )
+        if number is None:
+            progress, reason = Progress.INTERRUPTED, lines.reason(folder, zone)
+        elif (
+            found["io-status"] != "ok"
+            or (found["paused"] and found["status"] in {"paused", "standby"})
+            or stands_on.get(target(record.run, index)) != client(record.run, index, number)
+        ):
+            progress, reason = Progress.INTERRUPTED, f"the copy to zone {zone} has not been resumed yet"
         elif not found["ready"] and int(found["len"]) == 0:
             progress = Progress.STARTING
         elif found["ready"] and found["offset"] == found["len"] and dirty == 0:
             progress = Progress.SYNCED
         clean = clean and bool(found["ready"]) and dirty == 0
         worst = min(worst, progress, key=lambda each: each.value)
-    return Mirror(worst, reason, sum(offsets), sum(lengths), clean, tuple(offsets), tuple(lengths))
+    return Mirror(worst, reason, sum(offsets), sum(lengths), changed, clean, tuple(offsets), tuple(lengths))
 
 
-async def start(monitors: Monitors, folder: Path, record: ReplicaRecord, address: str) -> None:
-    """Start the copy of every disk that is not being copied in this run.
+async def start(monitors: Monitors, folder: Path, record: ReplicaRecord, address: str, zone: str) -> None:
+    """Start the copy of every disk anew; what there is of an earlier copy ends. `zone` is the replica's, for reasons.
 
     Raises:
         Retry: an earlier copy does not end, or the replica cannot be reached from the source.
     """
+    await clean(monitors, folder)
+    number = await reconnect(monitors, folder, record, address, zone)
     async with monitors.session(machine.socket(folder), 10.0) as session:
-        there = await nodes(session)
-        jobs = await _jobs(session)
         for index, disk in enumerate(record.disks):
-            name = target(record.run, index)
-            if job(disk.name) in jobs and name in there:
-                continue
-            if name not in there:
-                client = {
-                    "driver": "nbd",
-                    "node-name": name,
-                    "server": {"type": "inet", "host": address, "port": str(record.port)},
-                    "export": disk.name,
-                    # A guest's write must not wait for a dead replica.
-                    "reconnect-delay": 0,
-                    "open-timeout": 0,
-                    # With it the job clears the target first and copies only what holds data.
-                    "discard": "unmap",
-                }
-                await session.run("blockdev-add", client)
+            await session.run("blockdev-add", _target(record.run, index, number))
             mirror = {
                 "job-id": job(disk.name),
                 "device": machine.node(index),
-                "target": name,
+                "target": target(record.run, index),
                 "sync": "full",
                 "copy-mode": "write-blocking",
                 "on-target-error": "stop",
@@ -140,6 +141,60 @@ async def start(monitors: Monitors, folder: Path, record: ReplicaRecord, address
                 # What is under way at once: with QEMU's own 16 MiB a slow copy moves in bursts, many seconds apart.
                 mirror["buf-size"] = min(max(share(record) // 4, 256 << 10), 16 << 20)
             await session.run("blockdev-mirror", mirror)
+
+
+async def reconnect(monitors: Monitors, folder: Path, record: ReplicaRecord, address: str, zone: str) -> int:
+    """Open a new line and connect every disk to it; nothing is written until `switch`. Returns the line's number.
+
+    Raises:
+        Retry: the replica cannot be reached from the source.
+    """
+    assert record.port is not None  # noqa: S101  # the replica was offered
+    number = await lines.open_line(folder, address, record.port, len(record.disks), zone)
+    try:
+        async with monitors.session(machine.socket(folder), 10.0) as session:
+            for index, disk in enumerate(record.disks):
+                nbd = {
+                    "driver": "nbd",
+                    "node-name": client(record.run, index, number),
+                    "server": {"type": "unix", "path": lines.socket(number)},
+                    "export": disk.name,
+                    # A guest's write must not wait for a line that is no more.
+                    "reconnect-delay": 0,
+                    "open-timeout": 0,
+                    # With it the job clears the target first and copies only what holds data.
+                    "discard": "unmap",
+                }
+                await session.run("blockdev-add", nbd)
+    except CommandFailed as error:
+        raise Retry(f"the source cannot connect to zone {zone}: {error.description}") from error
+    return number
+
+
+async def switch(monitors: Monitors, folder: Path, record: ReplicaRecord, number: int) -> None:
+    """Let every disk's job write to the line of that number, all from one instant on, and go on with what changed.
+
+    Raises:
+        Retry: QEMU refuses.
+    """
+    async with monitors.session(machine.socket(folder), 10.0) as session:
+        targets = [_target(record.run, index, number) for index in range(len(record.disks))]
+        await session.run("blockdev-reopen", {"options": targets})
+        for found in await session.run("query-block-jobs"):
+            if found["io-status"] != "ok" or found["status"] in {"paused", "standby"}:
+                try:
+                    await session.run("block-job-resume", {"device": found["device"]})
+                except CommandFailed as error:
+                    if "not paused" not in error.description:
+                        raise
+        used = {client(record.run, index, number) for index in range(len(record.disks))}
+        for name in await nodes(session):
+            if name.startswith(f"{_PREFIX}r") and name.count("-") == _CLIENT_DASHES and name not in used:
+                await session.run("blockdev-del", {"node-name": name})
+
+
+def _target(run: int, index: int, number: int) -> dict[str, object]:
+    return {"driver": "raw", "node-name": target(run, index), "file": client(run, index, number), "discard": "unmap"}
 
 
 def share(record: ReplicaRecord) -> int:
@@ -156,57 +211,21 @@ async def limit(monitors: Monitors, folder: Path, record: ReplicaRecord) -> None
             await session.run("block-job-set-speed", {"device": name, "speed": share(record)})
 
 
-async def resume(monitors: Monitors, folder: Path, record: ReplicaRecord, seconds: float = 2.0) -> None:
-    """Let interrupted copies go on. They stop again while QEMU is still connecting, so it is tried for a while.
-
-    Raises:
-        Retry: they have not gone on in that time.
-    """
-    wanted = [job(disk.name) for disk in record.disks]
-    deadline = asyncio.get_running_loop().time() + seconds
-    calm = 0
-    while asyncio.get_running_loop().time() < deadline:
-        async with monitors.session(machine.socket(folder)) as session:
-            for index in range(len(record.disks)):
-                # An unfinished connection is finished by a request; a flush needs no permission on the node.
-                await session.human(f"qemu-io {target(record.run, index)} flush")
-            stopped = [
-                str(found["device"])
-                for found in await session.run("query-block-jobs")
-                if found["device"] in wanted
-                and (found["io-status"] != "ok" or found["status"] in {"paused", "standby"})
-            ]
-            for name in stopped:
-                try:
-                    await session.run("block-job-resume", {"device": name})
-                except CommandFailed as error:
-                    if "not paused" not in error.description:
-                        raise
-        calm = 0 if stopped else calm + 1
-        if calm == 2:
-            return
-        await asyncio.sleep(0.05)
-    raise Retry("the source has not connected to the replica again yet")
-
-
-async def clean(monitors: Monitors, folder: Path, seconds: float = 3.0, keep_run: int | None = None) -> None:
-    """End the copies and forget their targets, except those of `keep_run`.
+async def clean(monitors: Monitors, folder: Path, seconds: float = 3.0) -> None:
+    """End the line and the copies, and forget their targets.
 
     Raises:
         Retry: a copy does not end.
     """
+    await lines.end(folder)
     async with monitors.session(machine.socket(folder), seconds) as session:
-        there = [name for name in await nodes(session) if name.startswith(f"{_PREFIX}r")]
-        kept = f"{_PREFIX}r{keep_run}-"
-        leftovers = [name for name in there if not name.startswith(kept)]
-        if keep_run is not None and not leftovers:
-            return
-        # A leftover target means that the job of that disk is a leftover too.
         for name in await _jobs(session):
             await session.run("block-job-cancel", {"device": name, "force": True})
         while await _jobs(session):  # noqa: ASYNC110  # QEMU is asked: short connections see no events
             await asyncio.sleep(0.02)
-        for name in there:
+        there = [name for name in await nodes(session) if name.startswith(f"{_PREFIX}r")]
+        # Targets before the clients that they stand on.
+        for name in sorted(there, key=lambda each: each.count("-")):
             await session.run("blockdev-del", {"node-name": name})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Collection, Mapping
 
@@ -223,8 +224,8 @@ class Observer:
             bytes_per_second=self._instep.rate(recovery, record.server_id, seen.copied_bytes if moving else None),
             lag_seconds=lag,
             resumable=resumable,
-            consistent=record.consistent(),
             bandwidth_limit=record.bandwidth_limit,
+            consistent=state is not ReplicaState.ABSENT and record.consistent(),
             points=tuple(_point(record, layer, used) for layer in record.layers if layer.point is not None),
         )
 
@@ -241,18 +242,15 @@ class Observer:
             seen = await mirror.look(self._monitors, folder, record, recovery.name)
         except Retry as error:
             return mirror.Mirror(mirror.Progress.INTERRUPTED, str(error))
-        if seen.progress is mirror.Progress.GONE or seen.progress is mirror.Progress.INTERRUPTED:
+        if seen.progress is mirror.Progress.GONE:
             return seen
         reason = ""
         if storage_daemon.running(recovery, record.server_id) is None:
             reason = f"the replica's process in zone {recovery.name} has ended"
-        elif not record.offered:
-            reason = f"the replica in zone {recovery.name} is closed until the copy is resumed"
-        elif not await storage_daemon.is_offered(self._monitors, recovery, record):
-            # Writes of the guest may be waiting for it: resuming ends it, and they go on.
+        elif not await storage_daemon.answers(self._monitors, recovery, record.server_id):
             reason = f"the replica's process in zone {recovery.name} does not answer"
         if reason:
-            return mirror.Mirror(mirror.Progress.INTERRUPTED, reason, seen.copied_bytes, seen.total_bytes)
+            return dataclasses.replace(seen, progress=mirror.Progress.INTERRUPTED, reason=reason)
         return self._instep.judge(recovery, record, seen)
 
 

@@ -38,6 +38,8 @@ class Points:
     async def take(self, source: Zone | None, target: Zone, server_id: str, verb: TakePoint) -> None:
         """Freeze the tip as a point. While the copy is interrupted, that is the last state that was in step.
 
+        Nothing has to be kept out for that: a line that broke lets nothing through until the copy is resumed.
+
         Raises:
             Refused: replication is stopped.
             Retry: the replica is not consistent now, or the guest does not freeze.
@@ -56,11 +58,11 @@ class Points:
                 live = self._instep.now(target, server_id)
         if not record.consistent():
             raise Retry(f"the replica of server {server_id} is not consistent yet")
-        live = live and await storage_daemon.is_offered(self._monitors, target, record)
+        offered = await storage_daemon.is_offered(self._monitors, target, record)
+        live = live and offered
         if verb.application_consistent and (source is None or not live):
             raise Retry("the copy is interrupted: an application-consistent point needs the guest")
-        if not live:
-            # What comes next from the source would be newer writes without older ones.
+        if not offered:
             record = await layers.close_door(self._monitors, target, record)
         point = PointRecord(name=verb.name, time=self._instep.tip_time(target, record))
         await layers.settle(self._monitors, target, record, _MERGE)

@@ -68,9 +68,10 @@ class ReplicaRecord(_Record):
     """All that has to be known about a replica when source and operator are gone.
 
     `tip` is the layer that is written to. `mirrored`: every disk's copy was started in this run. `synced`: the replica
-    held every write at least once in this run. `offered`: the source can write to the tip. `torn`: a resync has begun,
-    so that the tip may hold newer writes without older ones until it ends. `frozen`: the guest's file systems were to
-    be frozen for a point, and may still be. `released`: points go as soon as nothing stands on them.
+    held every write at least once in this run. `offered`: a line was let in since the daemon began, so that the source
+    can write to the tip. `torn`: a resync has begun, so that the tip may hold newer writes without older ones until it
+    ends. `frozen`: the guest's file systems were to be frozen for a point, and may still be. `released`: points go as
+    soon as nothing stands on them.
     """
 
     server_id: str

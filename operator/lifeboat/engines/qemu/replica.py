@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from lifeboat.engines.contract import NoSpace, Refused, Retry
-from lifeboat.engines.qemu import files, images, layers, machine, mirror, storage_daemon
+from lifeboat.engines.contract import EngineError, NoSpace, Refused, Retry
+from lifeboat.engines.qemu import files, images, layers, lines, machine, mirror, storage_daemon
 from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import (
@@ -54,20 +54,22 @@ class Replicas:
             raise Retry(f"server {server_id} does not run: its disks can be copied only while it does")
         if record is None or record.released or record.run != verb.run:
             record = await self._begin(source, target, server_id, record, verb)
-        record = await self._offer(target, record)
-        await mirror.clean(self._monitors, folder, keep_run=record.run)
-        await mirror.start(self._monitors, folder, record, network.address)
-        save_replica(target, record.model_copy(update={"mirrored": True}))
+        record = await layers.close_door(self._monitors, target, record)
+        record = await storage_daemon.ensure_offered(self._monitors, target, record)
+        await mirror.start(self._monitors, folder, record, network.reached, target.name)
+        save_replica(target, record.model_copy(update={"mirrored": True, "offered": True}))
 
     async def resume(self, source: Zone, target: Zone, server_id: str, verb: ResumeReplication) -> None:
         """Let an interrupted copy go on with what changed.
 
-        The last consistent state becomes a point before the first byte arrives: from then until the end of the resync
-        the tip holds newer writes without older ones.
+        First every disk is connected again, which changes nothing at the replica: as long as that fails the tip stays
+        as it is. Then the last consistent state becomes a point, and only then the first byte may arrive: from then
+        until the end of the resync the tip holds newer writes without older ones.
 
         Raises:
             Refused: the source no longer knows what changed.
-            Retry: the connection is not there yet.
+            Retry: the replica cannot be reached yet, with the reason.
+            NoSpace: what changed has no room there.
         """
         record = await self._present(target, server_id)
         if not record.replicating:
@@ -80,20 +82,31 @@ class Replicas:
         seen = await mirror.look(self._monitors, folder, record, target.name)
         if seen.progress is mirror.Progress.GONE:
             raise Refused(seen.reason)
-        offered = record.offered and await storage_daemon.is_offered(self._monitors, target, record)
-        if offered and seen.progress is not mirror.Progress.INTERRUPTED:
+        offered = await storage_daemon.is_offered(self._monitors, target, record)
+        if offered and record.offered and seen.progress is not mirror.Progress.INTERRUPTED:
             return
-        if not (offered and record.torn):
+        needed, free = seen.dirty_bytes, target.free_bytes(use_ssd=record.ssd)
+        if needed > free:
+            raise NoSpace(f"what changed needs {needed} bytes, and the disk of zone {target.name} has {free} left")
+        await lines.end(folder)
+        if record.offered or not offered:
+            # Whatever still hangs between the zones of the line that broke ends with the daemon that it led to.
             record = await layers.close_door(self._monitors, target, record)
+        record = await storage_daemon.ensure_offered(self._monitors, target, record)
+        address = target.network(record.network).reached
+        try:
+            number = await mirror.reconnect(self._monitors, folder, record, address, target.name)
             if verb.freeze_as is not None and record.consistent() and record.point_layer(verb.freeze_as) is None:
                 point = PointRecord(name=verb.freeze_as, time=self._instep.tip_time(target, record))
                 await layers.settle(self._monitors, target, record)
                 record = await layers.prepare(target, record, point)
                 await layers.insert(self._monitors, target, record)
                 record = layers.inserted(target, record, point)
-            record = save_replica(target, record.model_copy(update={"torn": True}))
-            await self._offer(target, record)
-        await mirror.resume(self._monitors, folder, record)
+            record = save_replica(target, record.model_copy(update={"torn": True, "offered": True}))
+            await mirror.switch(self._monitors, folder, record, number)
+        except EngineError as error:
+            await lines.end(folder, str(error))
+            raise
 
     async def limit(self, source: Zone, target: Zone, server_id: str, bandwidth_limit: int | None) -> None:
         """Change what the full copy may use of the network."""
@@ -164,11 +177,6 @@ class Replicas:
         if record is None:
             raise Refused(f"server {server_id} has no replica in zone {target.name}")
         return record
-
-    async def _offer(self, target: Zone, record: ReplicaRecord) -> ReplicaRecord:
-        await storage_daemon.ensure_open(self._monitors, target, record)
-        record = await storage_daemon.ensure_offered(self._monitors, target, record)
-        return save_replica(target, record.model_copy(update={"offered": True}))
 
     async def _begin(
         self, source: Zone, target: Zone, server_id: str, record: ReplicaRecord | None, verb: StartReplication

@@ -88,7 +88,7 @@ async def nodes(session: Session) -> Mapping[str, Mapping[str, Any]]:
     return {str(found["node-name"]): found for found in answer}
 
 
-async def below(session: Session) -> Mapping[str, str | None]:
+async def below(session: Session, edge: str = "backing") -> Mapping[str, str | None]:
     """For each block node the name of the node that it stands on now, None where it stands on nothing.
 
     Neither headers nor file names tell that: a header has a backing file before its node has one, and the names become
@@ -97,9 +97,9 @@ async def below(session: Session) -> Mapping[str, str | None]:
     graph = await session.run("x-debug-query-block-graph")
     names = {found["id"]: str(found["name"]) for found in graph["nodes"] if found["type"] == "block-driver"}
     found: dict[str, str | None] = dict.fromkeys(names.values())
-    for edge in graph["edges"]:
-        if edge["name"] == "backing" and edge["parent"] in names:
-            found[names[edge["parent"]]] = names.get(edge["child"])
+    for each in graph["edges"]:
+        if each["name"] == edge and each["parent"] in names:
+            found[names[each["parent"]]] = names.get(each["child"])
     return found
 
 
@@ -136,6 +136,15 @@ async def ensure_offered(monitors: Monitors, zone: Zone, record: ReplicaRecord) 
                 }
                 await session.run("block-export-add", export)
     return record
+
+
+async def answers(monitors: Monitors, zone: Zone, server_id: str) -> bool:
+    """Whether the daemon answers within a second."""
+    try:
+        await monitors.run(monitor(zone, server_id), "query-version", seconds=1.0)
+    except Silent:
+        return False
+    return True
 
 
 async def is_offered(monitors: Monitors, zone: Zone, record: ReplicaRecord) -> bool:
