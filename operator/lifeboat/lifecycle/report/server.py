@@ -150,13 +150,17 @@ def _interrupted(view: View) -> Notice:
     """What was interrupted, what becomes of the server and of the copy, and what a person may do."""
     replica = known(view.way.replica)
     why = replica.reason if replica and replica.reason else "the copy does not proceed"
+    # On the way back there is nothing to fail over to: what is whole is at the site that the server is copied from.
+    forward = view.direction is ledgers.Direction.FORWARD
     match view.way.source:
         case Known(source) if source.running:
             then = "The server goes on unharmed, what it writes now is not yet protected, and the copy is retried"
         case Known(_):
-            then = "Start the server at its site and all data is copied again, or create a Failover"
+            then = "Start the server at its site and all data is copied again"
+            then += ", or create a Failover" if forward else ""
         case Unknown(_):
-            then = "The copy is retried once the site answers; if the site is lost, create a Failover"
+            then = "The copy is retried once the site answers"
+            then += "; if the site is lost, create a Failover" if forward else ""
     message = f"replication is interrupted: {why}. {then}; recovery points are kept"
     return Notice(reasons.INTERRUPTED, message, stalled=False)
 
