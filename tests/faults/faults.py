@@ -97,7 +97,7 @@ def _kill_machine(world: FaultWorld) -> None:
         name = drill_machine(drill.name)
     else:
         assert ledger.failover is not None
-        running = [failover_machine(ledger.epoch, attempt.number) for attempt in ledger.failover.attempts]
+        running = [failover_machine(ledger, attempt.number) for attempt in ledger.failover.attempts]
         name = next(each for each in running if world.machine(each).exists())
     end(world.machine(name))
 

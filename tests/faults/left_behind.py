@@ -49,7 +49,7 @@ def ledger_of(recovery: Zone, server_id: str) -> Ledger:
 def _owned_machines(ledger: Ledger) -> set[str]:
     """The machines that a ledger knows."""
     drills = {drill_machine(drill.name) for drill in ledger.drills}
-    attempts = attempt_machines(ledger.epoch, ledger.failover) if ledger.failover is not None else {}
+    attempts = attempt_machines(ledger, ledger.failover) if ledger.failover is not None else {}
     return drills | set(attempts) | set(ledger.leftovers)
 
 
