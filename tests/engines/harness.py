@@ -35,21 +35,32 @@ T = TypeVar("T")
 
 
 class Harness(Protocol):
-    """A fresh world and the hands on it. Addresses and networks are those of the recovery zone."""
+    """A fresh world and the hands on it. Addresses and networks are those of the zone that is copied to.
+
+    What is said of the source and of machines is of those in the harness's direction.
+    """
 
     engine: Engine
     pair: Pair
     server_id: str
     direction: Direction
     """The way that verbs act and facts are looked at."""
-    recovery_network: str
-    replication_network: str
     outside_address: str
     elastic_ips: tuple[str, ...]
     cpu: int
     memory_bytes: int
     boots: bool
     """Whether a client answers in what was started; if not, machines only have disks."""
+
+    @property
+    def recovery_network(self) -> str:
+        """The network that machines join."""
+        ...
+
+    @property
+    def replication_network(self) -> str:
+        """The network that carries the copy."""
+        ...
 
     def address(self, number: int) -> str:
         """A free address of the recovery network, another one for each number from 0 to 9."""
@@ -137,6 +148,19 @@ class Stage:
     async def perform(self, *verbs: Verb, term: int = 1) -> None:
         for verb in verbs:
             await self.harness.engine.perform(self.target(term), verb)
+
+    async def insist(self, verb: Verb, looks: int = 300) -> list[str]:
+        """Perform a verb again and again while it asks for that, and tell the reasons it gave."""
+        reasons: list[str] = []
+        while len(reasons) < looks:
+            try:
+                await self.perform(verb)
+            except Retry as error:
+                reasons.append(str(error))
+                await self.pause()
+            else:
+                return reasons
+        raise AssertionError(f"not done after {looks} calls: {reasons[-1]}")
 
     async def refuses(self, verb: Verb) -> None:
         with pytest.raises(Refused) as caught:

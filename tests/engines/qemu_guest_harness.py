@@ -16,7 +16,8 @@ from contextlib import asynccontextmanager
 from demo.guest import GuestImage, build, copy_disks
 from lifeboat.engines.contract import Retry, Target
 from lifeboat.engines.facts import Known, ReplicaState, Way
-from lifeboat.engines.qemu import forwards
+from lifeboat.engines.ledger import Direction
+from lifeboat.engines.qemu import forwards, records
 from lifeboat.engines.verbs import ReleaseReplica, RemoveMachine, StopReplication, Unfence, Verb
 from tests.engines.harness import known
 from tests.engines.qemu_harness import SOURCE_ADDRESS, Zones
@@ -75,19 +76,30 @@ class GuestHarness(Zones):
 
     async def put_in_order(self) -> None:
         """Leave no machines and no replica, and the source serving."""
-        target = Target(self.pair, self.server_id, 1 << 30)
         for zone in (self.pair.primary_zone, self.pair.recovery_zone):
             await self.answer(zone)
-        seen = (await self.engine.observe(self.pair, [self.server_id])).servers[self.server_id]
-        facts = seen.forward
-        assert known(seen.ledger).version == 0, "a case about the guest records no ledger"
-        removals = [RemoveMachine(name) for name in known(facts.machines)]
-        verbs: list[Verb] = [Unfence(), StopReplication(), *removals, ReleaseReplica()]
-        for verb in verbs:
-            await self.engine.perform(target, verb)
+        for direction in (Direction.REVERSE, Direction.FORWARD):
+            self.direction = direction
+            target = Target(self.pair, self.server_id, 1 << 30, direction)
+            seen = (await self.engine.observe(self.pair, [self.server_id])).servers[self.server_id]
+            assert known(seen.ledger).version == 0, "a case about the guest records no ledger"
+            removals = [RemoveMachine(name) for name in known(seen.way(direction).machines)]
+            verbs: list[Verb] = [StopReplication(), *removals, ReleaseReplica()]
+            for verb in verbs:
+                await self.engine.perform(target, verb)
+        await self._unfence(target)
         await self._source_up()
         await self.settle(_nothing_there)
         self._zero += self._CASE
+
+    async def _unfence(self, target: Target) -> None:
+        """Lift the fence, which takes as long as a guest that is going down."""
+        async with asyncio.timeout(70):
+            while True:
+                with contextlib.suppress(Retry):
+                    await self.engine.perform(target, Unfence())
+                    return
+                await asyncio.sleep(0.2)
 
     async def write(self, number: int) -> None:
         assert await _get(await self._source_route(), f"/cgi-bin/write?n={self._zero + number}") == "ok"
@@ -130,10 +142,13 @@ class GuestHarness(Zones):
 
     async def _source_route(self) -> _Route:
         # A monitor takes one client at a time, so the engine's own turns are kept.
-        return await forwards.ensure_route(self.owner._monitors, self.source_folder, SOURCE_ADDRESS, 80)
+        address = SOURCE_ADDRESS
+        with contextlib.suppress(FileNotFoundError):
+            address = json.loads((self.source_folder / records.MACHINE).read_bytes())["address"]
+        return await forwards.ensure_route(self.owner._monitors, self.source_folder, address, 80)
 
     async def _route(self, machine: str) -> _Route:
-        return await self.engine.route(Target(self.pair, self.server_id, 1 << 30), machine, 80)
+        return await self.engine.route(Target(self.pair, self.server_id, 1 << 30, self.direction), machine, 80)
 
     async def _served(self, route: Callable[[], Awaitable[_Route]]) -> _Route:
         """The route, once the guest's web server answers there."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ import yaml
 from lifeboat.engines.contract import Engine, Pair, Refused
 from lifeboat.engines.facts import Way
 from lifeboat.engines.ledger import Direction
-from lifeboat.engines.qemu import machine, processes, storage_daemon
+from lifeboat.engines.qemu import machine, processes, records, storage_daemon
 from lifeboat.engines.qemu.engine import QemuEngine
 
 MIB = 1 << 20
@@ -42,8 +43,6 @@ class Zones:
     """
 
     server_id = "web-1"
-    recovery_network = "recovery"
-    replication_network = "replication"
     outside_address = "10.99.0.5"
     elastic_ips: tuple[str, ...] = (f"{_LOOPBACK}.10", f"{_LOOPBACK}.11")
     cpu = 2
@@ -76,8 +75,8 @@ class Zones:
             "ports": [80],
             "disks": disks,
         }
-        self._describe("zone-a", {"serving": (71, 2)}, limits=limits, servers=[server])
-        networks = {self.recovery_network: (72, 3), self.replication_network: (73, 4)}
+        self._describe("zone-a", {"serving": (71, 2), "replication-back": (74, 5)}, limits=limits, servers=[server])
+        networks = {"recovery": (72, 3), "replication": (73, 4)}
         self._describe("zone-b", networks, limits=limits, elasticIPs=list(self.elastic_ips))
 
     def _describe(self, zone: str, networks: dict[str, tuple[int, int]], **more: object) -> None:
@@ -92,8 +91,16 @@ class Zones:
         }
         (self.zones / zone / "inventory.yaml").write_text(yaml.safe_dump(inventory), encoding="utf-8")
 
+    @property
+    def recovery_network(self) -> str:
+        return "recovery" if self.direction is Direction.FORWARD else "serving"
+
+    @property
+    def replication_network(self) -> str:
+        return "replication" if self.direction is Direction.FORWARD else "replication-back"
+
     def address(self, number: int) -> str:
-        return f"10.72.0.{100 + number}"
+        return f"10.{72 if self.direction is Direction.FORWARD else 71}.0.{100 + number}"
 
     async def settle(self, predicate: Callable[[Way], bool], timeout: float = 120.0) -> Way:  # noqa: ASYNC109 - the protocol's name for it
         loop = asyncio.get_running_loop()
@@ -114,7 +121,7 @@ class Zones:
 
     async def start_source(self) -> bool:
         try:
-            await self.owner.start_server(self.pair.primary_zone, self.server_id)
+            await self.owner.start_server(self._source_zone.name, self.server_id)
         except Refused:
             return False
         return True
@@ -128,7 +135,7 @@ class Zones:
     async def cut_link(self) -> None:
         self._reached = {"reachedAt": f"{_LOOPBACK}.99"}
         self.describe(self._disks)
-        await processes.kill(self.zones / "zone-b" / "replicas" / self.server_id / storage_daemon.PID)
+        await processes.kill(self._target_zone / "replicas" / self.server_id / storage_daemon.PID)
 
     async def restore_link(self) -> None:
         self._reached = {}
@@ -162,11 +169,23 @@ class Zones:
         return any(str(self.zones) in word for word in process.info["cmdline"] or ())
 
     @property
+    def _source_zone(self) -> Path:
+        return self.zones / ("zone-a" if self.direction is Direction.FORWARD else "zone-b")
+
+    @property
+    def _target_zone(self) -> Path:
+        return self.zones / ("zone-b" if self.direction is Direction.FORWARD else "zone-a")
+
+    @property
     def source_folder(self) -> Path:
-        return self.zones / "zone-a" / "servers" / self.server_id
+        folder = self._source_zone / "servers" / self.server_id
+        with contextlib.suppress(FileNotFoundError):
+            registered = json.loads((folder / records.REGISTERED).read_bytes())
+            return self._source_zone / "machines" / self.server_id / str(registered["machine"])
+        return folder
 
     def machine_folder(self, name: str) -> Path:
-        return self.zones / "zone-b" / "machines" / self.server_id / name
+        return self._target_zone / "machines" / self.server_id / name
 
 
 class BareHarness(Zones):

@@ -35,7 +35,8 @@ def zone(tmp_path: Path) -> Iterator[Path]:
 def test_listing_a_zone_that_stands_still(zone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["machine", "list", str(zone)]) == client.FINE
     heading, *lines = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["SERVER", "STATE", "CLIENT", "CPU", "MEMORY", "NETWORK", "ADDRESS", "ELASTIC", "IP"]
+    columns = "SERVER STATE CLIENT CPU MEMORY NETWORK ADDRESS ELASTIC IP MACHINE"
+    assert heading.split() == columns.split()
     assert [line.split()[:2] for line in lines] == [["web-1", "stopped"], ["db-1", "stopped"]]
     assert "10.77.0.20" in lines[0]
     assert main(["machine", "list", str(zone), "db-1"]) == client.FINE

@@ -19,10 +19,11 @@ from lifeboat.cli import client, paint
 from lifeboat.cli.paint import Mood, Row, Rows, cell
 from lifeboat.engines.contract import EngineError, Retry
 from lifeboat.engines.facts import Source
-from lifeboat.engines.qemu import servers as machines
+from lifeboat.engines.qemu import site_server
 from lifeboat.engines.qemu.guest import Guests
-from lifeboat.engines.qemu.inventory import ServerSpec
 from lifeboat.engines.qemu.qmp import Monitors
+from lifeboat.engines.qemu.servers import Servers
+from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone, Zones
 
 
@@ -61,38 +62,39 @@ def run(arguments: Namespace) -> int:
 async def _run(arguments: Namespace) -> None:
     folder: Path = arguments.zone.resolve()
     zone = Zones(folder.parent).zone(folder.name)
-    servers = machines.Servers(Monitors(), Guests(), clock.now)
+    servers = Servers(Monitors(), Guests(), clock.now)
     match arguments.verb:
         case "start":
-            await servers.start(zone, arguments.server)
+            await servers.start(site_server.present(zone, arguments.server))
             sys.stdout.write(f"server {arguments.server} runs in zone {zone.name}\n")
         case "stop":
-            await servers.stop(zone, arguments.server)
+            await servers.stop(site_server.present(zone, arguments.server))
             sys.stdout.write(f"server {arguments.server} does not run in zone {zone.name}\n")
         case _:
-            chosen = [zone.server(arguments.server)] if arguments.server else zone.inventory.servers
-            found = [(server, await servers.source(zone, server.id)) for server in chosen]
+            one = (site_server.present(zone, arguments.server),) if arguments.server else None
+            found = [(server, await servers.source(server)) for server in one or site_server.everyone(zone)]
             paint.show(paint.console_for(sys.stdout), listing(zone, found))
 
 
-def listing(zone: Zone, found: list[tuple[ServerSpec, Source]]) -> list[RenderableType]:
+def listing(zone: Zone, found: list[tuple[SiteServer, Source]]) -> list[RenderableType]:
     """The parts of the screen that lists servers."""
     if not found:
         return [paint.quiet(f"zone {zone.name} has no servers: its inventory lists none")]
     return [
         Rows(
-            ("SERVER", "STATE", "CLIENT", "CPU", "MEMORY", "NETWORK", "ADDRESS", "ELASTIC IP"),
+            ("SERVER", "STATE", "CLIENT", "CPU", "MEMORY", "NETWORK", "ADDRESS", "ELASTIC IP", "MACHINE"),
             [
                 Row(
                     (
-                        cell(server.id, paint.HEADING),
+                        cell(server.server_id, paint.HEADING),
                         _state(source),
                         cell(("answers" if source.agent_connected else "silent") if source.running else None),
-                        cell(server.cpu),
-                        cell(paint.size(server.memory)),
-                        cell(server.network),
-                        cell(machines.own_address(zone, server)),
-                        cell(server.elastic_ip),
+                        cell(server.what.cpu),
+                        cell(paint.size(server.memory_bytes)),
+                        cell(server.what.network),
+                        cell(server.address),
+                        cell(server.what.elastic_ip),
+                        cell(server.machine),
                     )
                 )
                 for server, source in found

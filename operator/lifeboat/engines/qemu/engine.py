@@ -12,6 +12,7 @@ from typing import assert_never
 
 from lifeboat.engines.contract import (
     Capabilities,
+    EngineError,
     ExecResult,
     Pair,
     Refused,
@@ -20,8 +21,9 @@ from lifeboat.engines.contract import (
     Target,
 )
 from lifeboat.engines.facts import PairFacts
-from lifeboat.engines.ledger import Ledger, ScriptOutcome
-from lifeboat.engines.qemu import files, forwards, machine
+from lifeboat.engines.ledger import Direction, Ledger, ScriptOutcome
+from lifeboat.engines.qemu import files, forwards, machine, site_server
+from lifeboat.engines.qemu.fences import Fences
 from lifeboat.engines.qemu.guest import Guests
 from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.ledgers import Ledgers
@@ -31,6 +33,7 @@ from lifeboat.engines.qemu.qmp import Monitors
 from lifeboat.engines.qemu.recovered import Recovered
 from lifeboat.engines.qemu.replica import Replicas
 from lifeboat.engines.qemu.servers import Servers
+from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone, Zones
 from lifeboat.engines.verbs import (
     Fence,
@@ -72,6 +75,7 @@ class QemuEngine:
         self._servers = Servers(self._monitors, self._guests, now)
         self._recovered = Recovered(self._monitors, self._guests, self._servers)
         instep = InStep(self._monitors, now, monotonic)
+        self._fences = Fences(self._monitors, self._guests, self._servers, instep, now)
         self._replicas = Replicas(self._monitors, instep)
         self._points = Points(self._monitors, self._guests, instep, now)
         self._observer = Observer(
@@ -93,6 +97,8 @@ class QemuEngine:
             delta_resync=True,
             bandwidth_limit=True,
             elastic_ips=True,
+            planned_failover=True,
+            reverse_replication=True,
         )
 
     async def observe(self, pair: Pair, server_ids: Collection[str]) -> PairFacts:
@@ -113,8 +119,8 @@ class QemuEngine:
             # Asked again: another hand may have taken over while this one waited for its turn.
             self._ledgers.check_term(recovery, target.server_id, target.term)
             try:
-                with files.disk_errors(recovery.name):
-                    await self._do(target, recovery, verb)
+                with files.disk_errors(_ends(target)[1]):
+                    await self._do(target, verb)
             except OSError as error:
                 raise Retry(f"{error.strerror}: {error.filename}") from error
 
@@ -140,56 +146,74 @@ class QemuEngine:
 
     async def start_server(self, zone: str, server_id: str) -> None:
         """Start a server of a zone, as its owner does; a fenced one is refused."""
-        await self._servers.start(self._zones.zone(zone), server_id)
+        await self._servers.start(site_server.present(self._zones.zone(zone), server_id))
 
     async def stop_server(self, zone: str, server_id: str) -> None:
         """Stop a server of a zone, as its owner does."""
-        await self._servers.stop(self._zones.zone(zone), server_id)
+        await self._servers.stop(site_server.present(self._zones.zone(zone), server_id))
 
     async def close(self) -> None:
         """Stop asking guests; there are no other connections between calls, and what was started goes on."""
         await self._guests.close()
         await self._recovered.close()
 
-    async def _do(self, target: Target, recovery: Zone, verb: Verb) -> None:
-        server_id, pair = target.server_id, target.pair
+    async def _do(self, target: Target, verb: Verb) -> None:
+        server_id = target.server_id
         match verb:
             case Restart():
-                await self._servers.restart(self._zones.zone(pair.primary_zone), server_id)
+                await self._servers.restart(self._source(target))
             case StartReplication():
-                await self._replicas.start(self._zones.zone(pair.primary_zone), recovery, server_id, verb)
+                await self._replicas.start(self._source(target), self._there(target), verb)
             case ResumeReplication():
-                await self._replicas.resume(self._zones.zone(pair.primary_zone), recovery, server_id, verb)
+                await self._replicas.resume(self._source(target), self._there(target), verb)
             case LimitBandwidth():
-                primary = self._zones.zone(pair.primary_zone)
-                await self._replicas.limit(primary, recovery, server_id, verb.bandwidth_limit)
+                await self._replicas.limit(self._source(target), self._there(target), verb.bandwidth_limit)
             case StopReplication():
-                await self._replicas.stop(self._answering(pair.primary_zone), recovery, server_id, verb)
+                await self._replicas.stop(self._answering_source(target), self._there(target), server_id, verb)
             case TakePoint():
-                await self._points.take(self._answering(pair.primary_zone), recovery, server_id, verb)
+                await self._points.take(self._answering_source(target), self._there(target), server_id, verb)
             case PrunePoints():
-                await self._points.prune(recovery, server_id, verb)
+                await self._points.prune(self._there(target), server_id, verb)
+            case Fence(orderly=False):
+                await self._fences.fence(self._source(target))
             case Fence():
-                await self._servers.fence(self._zones.zone(pair.primary_zone), server_id)
+                await self._fences.fence_orderly(self._source(target), self._answering(_ends(target)[1]))
             case Unfence():
-                await self._servers.unfence(self._zones.zone(pair.primary_zone), server_id)
+                await self._fences.unfence(self._source(target))
             case Register():
-                raise Refused("reverse replication is not available")
+                zone = self._zones.zone(_ends(target)[0])
+                self._servers.register(zone, server_id, verb.machine, registered_only=_only_registered(target))
             case Launch():
-                await self._recovered.launch(recovery, server_id, verb)
+                await self._recovered.launch(self._there(target), server_id, verb)
             case Halt():
-                await self._recovered.halt(recovery, server_id, verb.machine)
+                await self._recovered.halt(self._there(target), server_id, verb.machine)
             case MoveElasticIP():
-                await self._recovered.move_elastic_ip(recovery, server_id, verb.machine, verb.elastic_ip)
+                await self._recovered.move_elastic_ip(self._there(target), server_id, verb.machine, verb.elastic_ip)
             case RemoveMachine():
-                await self._recovered.remove(recovery, server_id, verb.machine)
-                await self._replicas.tidy(recovery, server_id)
+                await self._recovered.remove(self._there(target), server_id, verb.machine)
+                await self._replicas.tidy(self._there(target), server_id)
             case MakeIndependent():
-                await self._recovered.make_independent(recovery, server_id, verb.machine)
+                await self._recovered.make_independent(self._there(target), server_id, verb.machine)
             case ReleaseReplica():
-                await self._replicas.release(self._answering(pair.primary_zone), recovery, server_id)
+                await self._replicas.release(self._answering_source(target), self._there(target), server_id)
             case _:
                 assert_never(verb)
+
+    def _there(self, target: Target) -> Zone:
+        """The zone where replica and machines are."""
+        return self._zones.zone(_ends(target)[1])
+
+    def _source(self, target: Target) -> SiteServer:
+        """The server that is copied from."""
+        zone = self._zones.zone(_ends(target)[0])
+        return site_server.present(zone, target.server_id, registered_only=_only_registered(target))
+
+    def _answering_source(self, target: Target) -> SiteServer | None:
+        """The server that is copied from where it is not needed: None where it is not there or its zone is silent."""
+        try:
+            return self._source(target)
+        except (EngineError, OSError):
+            return None
 
     def _answering(self, zone: str) -> Zone | None:
         """A zone that is not needed: None where it does not answer."""
@@ -199,8 +223,9 @@ class QemuEngine:
             return None
 
     def _running(self, target: Target, machine_name: str) -> tuple[Zone, Path]:
-        zone = self._zones.zone(target.pair.recovery_zone)
-        self._ledgers.check_term(zone, target.server_id, target.term)
+        home = self._zones.zone(target.pair.recovery_zone)
+        self._ledgers.check_term(home, target.server_id, target.term)
+        zone = self._there(target)
         folder = zone.machine_folder(target.server_id, machine_name)
         if machine.running(folder) is None:
             raise Retry(f"machine {machine_name} does not run")
@@ -211,6 +236,17 @@ class QemuEngine:
         lock = self._locks.setdefault((zone.name, server_id), asyncio.Lock())
         async with lock, self._slots:
             yield
+
+
+def _ends(target: Target) -> tuple[str, str]:
+    """The zones that the target's direction copies from and to."""
+    ends = target.pair.primary_zone, target.pair.recovery_zone
+    return ends if target.direction is Direction.FORWARD else ends[::-1]
+
+
+def _only_registered(target: Target) -> bool:
+    """Whether only a registered machine is the source: what the recovery zone's own inventory has is another server."""
+    return target.direction is Direction.REVERSE
 
 
 def _now() -> datetime:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from lifeboat.engines.qemu import mirror, storage_daemon
 from lifeboat.engines.qemu.qmp import Monitors
@@ -42,13 +43,13 @@ class InStep:
         self._monotonic = monotonic
         self._windows: dict[tuple[str, str], _Window] = {}
 
-    async def check(self, source: Zone, target: Zone, record: ReplicaRecord) -> ReplicaRecord:
-        """Look once; the record that comes back says so when the replica is in step.
+    async def check(self, source: Path, target: Zone, record: ReplicaRecord) -> ReplicaRecord:
+        """Look once; the record that comes back says so when the replica is in step. `source` is the server's folder.
 
         Raises:
             Silent: the source does not answer.
         """
-        seen = await mirror.look(self._monitors, source.server_folder(record.server_id), record, target.name)
+        seen = await mirror.look(self._monitors, source, record, target.name)
         alive = storage_daemon.running(target, record.server_id) is not None
         if not alive or not record.offered or self.judge(target, record, seen).progress is not mirror.Progress.SYNCED:
             return record

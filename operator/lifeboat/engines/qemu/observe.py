@@ -31,7 +31,7 @@ from lifeboat.engines.facts import (
     Way,
     nothing_known,
 )
-from lifeboat.engines.qemu import images, layers, machine, mirror, servers, storage_daemon
+from lifeboat.engines.qemu import images, layers, machine, mirror, site_server, storage_daemon
 from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.ledgers import Ledgers
 from lifeboat.engines.qemu.points import Points
@@ -39,6 +39,7 @@ from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import Layer, ReplicaRecord, layer_file, load_replica, machines
 from lifeboat.engines.qemu.recovered import Recovered
 from lifeboat.engines.qemu.servers import Servers
+from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone, Zones
 
 logger = logging.getLogger(__name__)
@@ -133,48 +134,53 @@ class Observer:
 
     async def _server(self, primary: Zone | Unknown, recovery: Zone | Unknown, server_id: str) -> ServerFacts:
         async with self._slots:
-            source, replica, launched = await asyncio.gather(
-                self._source(primary, server_id),
-                self._replica(primary, recovery, server_id),
-                self._machines(recovery, server_id),
-            )
-            forward = Way(
-                exists=(
-                    primary if isinstance(primary, Unknown) else Known(primary.inventory.server(server_id) is not None)
-                ),
-                hardware=self._hardware(primary, recovery, server_id),
-                source=source,
-                replica=replica,
-                machines=launched,
-            )
             ledger = recovery if isinstance(recovery, Unknown) else self._ledgers.fact(recovery, server_id)
-            return ServerFacts(server_id, ledger, forward, nothing_known(server_id, "not looked at").reverse)
+            forward, reverse = await asyncio.gather(
+                self._way(primary, recovery, server_id),
+                self._way(recovery, primary, server_id, registered_only=True),
+            )
+            return ServerFacts(server_id, ledger, forward, reverse)
+
+    async def _way(
+        self, at: Zone | Unknown, to: Zone | Unknown, server_id: str, *, registered_only: bool = False
+    ) -> Way:
+        """What is seen in one direction: the server at one zone, replica and machines at the other."""
+        found: Fact[SiteServer | None]
+        missing: Unknown
+        if isinstance(at, Unknown):
+            found = missing = at
+        else:
+            found = _find(at, server_id, registered_only=registered_only)
+            absent = site_server.absent(at, server_id, registered_only=registered_only)
+            missing = found if isinstance(found, Unknown) else Unknown(absent)
+        server = found.value if isinstance(found, Known) else None
+        source, replica, launched = await asyncio.gather(
+            self._source(server, missing), self._replica(found, to, server_id), self._machines(to, server_id)
+        )
+        exists = found if isinstance(found, Unknown) else Known(server is not None)
+        return Way(exists, self._hardware(server, missing, to, server_id), source, replica, launched)
 
     @staticmethod
-    def _hardware(primary: Zone | Unknown, recovery: Zone | Unknown, server_id: str) -> Fact[Hardware]:
+    def _hardware(
+        server: SiteServer | None, missing: Unknown, target: Zone | Unknown, server_id: str
+    ) -> Fact[Hardware]:
         try:
-            if isinstance(primary, Zone):
-                server = primary.inventory.server(server_id)
-                if server is not None:
-                    return Known(servers.hardware(primary, server))
-            if isinstance(recovery, Zone):
-                record = load_replica(recovery, server_id)
+            if server is not None:
+                return Known(server.hardware())
+            if isinstance(target, Zone):
+                record = load_replica(target, server_id)
                 if record is not None:
-                    return Known(_recorded_hardware(recovery, record))
+                    return Known(_recorded_hardware(target, record))
         except (EngineError, OSError) as error:
             return Unknown(str(error))
-        if isinstance(primary, Unknown):
-            return primary
-        return Unknown(f"zone {primary.name} has no server {server_id}")
+        return missing
 
-    async def _source(self, primary: Zone | Unknown, server_id: str) -> Fact[Source]:
-        if isinstance(primary, Unknown):
-            return primary
-        if primary.inventory.server(server_id) is None:
-            return Unknown(f"zone {primary.name} has no server {server_id}")
+    async def _source(self, server: SiteServer | None, missing: Unknown) -> Fact[Source]:
+        if server is None:
+            return missing
         try:
             async with asyncio.timeout(_PER_SERVER):
-                return Known(await self._servers.source(primary, server_id))
+                return Known(await self._servers.source(server))
         except (EngineError, OSError) as error:
             return Unknown(str(error) or "it does not answer in time")
 
@@ -189,7 +195,9 @@ class Observer:
             return Unknown(str(error) or "it does not answer in time")
         return Known({each.name: each for each in found if each is not None})
 
-    async def _replica(self, primary: Zone | Unknown, recovery: Zone | Unknown, server_id: str) -> Fact[Replica]:
+    async def _replica(
+        self, server: Fact[SiteServer | None], recovery: Zone | Unknown, server_id: str
+    ) -> Fact[Replica]:
         if isinstance(recovery, Unknown):
             return recovery
         try:
@@ -197,15 +205,15 @@ class Observer:
                 record = load_replica(recovery, server_id)
                 if record is None:
                     return Known(Replica(ReplicaState.ABSENT))
-                if record.frozen and isinstance(primary, Zone):
+                if record.frozen and isinstance(server, Known) and server.value is not None:
                     with contextlib.suppress(Silent, CommandFailed):
-                        await self._points.thaw_leftover(primary, recovery, server_id)
-                return Known(await self._stand(primary, recovery, record))
+                        await self._points.thaw_leftover(server.value, recovery)
+                return Known(await self._stand(server, recovery, record))
         except (EngineError, OSError) as error:
             return Unknown(str(error) or "it does not answer in time")
 
-    async def _stand(self, primary: Zone | Unknown, recovery: Zone, record: ReplicaRecord) -> Replica:
-        seen = await self._look(primary, recovery, record)
+    async def _stand(self, server: Fact[SiteServer | None], recovery: Zone, record: ReplicaRecord) -> Replica:
+        seen = await self._look(server, recovery, record)
         state, resumable = _state(record, seen)
         lag = None
         if state is ReplicaState.SYNCED:
@@ -229,13 +237,13 @@ class Observer:
             points=tuple(_point(record, layer, used) for layer in record.layers if layer.point is not None),
         )
 
-    async def _look(self, primary: Zone | Unknown, recovery: Zone, record: ReplicaRecord) -> mirror.Mirror:
+    async def _look(self, server: Fact[SiteServer | None], recovery: Zone, record: ReplicaRecord) -> mirror.Mirror:
         if not record.replicating:
             return mirror.Mirror(mirror.Progress.GONE)
-        if isinstance(primary, Unknown):
-            return mirror.Mirror(mirror.Progress.INTERRUPTED, primary.reason)
-        folder = primary.server_folder(record.server_id)
-        if machine.running(folder) is None:
+        if isinstance(server, Unknown):
+            return mirror.Mirror(mirror.Progress.INTERRUPTED, server.reason)
+        folder = None if server.value is None else server.value.folder
+        if folder is None or machine.running(folder) is None:
             reason = f"server {record.server_id} has stopped: what changed since its last copied write is not known"
             return mirror.Mirror(mirror.Progress.GONE, reason)
         try:
@@ -252,6 +260,13 @@ class Observer:
         if reason:
             return dataclasses.replace(seen, progress=mirror.Progress.INTERRUPTED, reason=reason)
         return self._instep.judge(recovery, record, seen)
+
+
+def _find(zone: Zone, server_id: str, *, registered_only: bool) -> Fact[SiteServer | None]:
+    try:
+        return Known(site_server.find(zone, server_id, registered_only=registered_only))
+    except (EngineError, OSError) as error:
+        return Unknown(str(error))
 
 
 def _state(record: ReplicaRecord, seen: mirror.Mirror) -> tuple[ReplicaState, bool]:

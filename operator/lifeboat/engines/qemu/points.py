@@ -13,6 +13,7 @@ from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.inventory import checked_name
 from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import PointRecord, ReplicaRecord, load_replica, save_replica
+from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import PrunePoints, TakePoint
 
@@ -35,7 +36,7 @@ class Points:
         self._clock = clock
         self._freezing: set[tuple[str, str]] = set()
 
-    async def take(self, source: Zone | None, target: Zone, server_id: str, verb: TakePoint) -> None:
+    async def take(self, source: SiteServer | None, target: Zone, server_id: str, verb: TakePoint) -> None:
         """Freeze the tip as a point. While the copy is interrupted, that is the last state that was in step.
 
         Nothing has to be kept out for that: a line that broke lets nothing through until the copy is resumed.
@@ -52,9 +53,9 @@ class Points:
         if record is None or not record.replicating or record.tip is None:
             raise Refused(f"server {server_id} is not replicated: no point can be taken")
         live = False
-        if source is not None and machine.running(source.server_folder(server_id)) is not None:
+        if source is not None and machine.running(source.folder) is not None:
             with contextlib.suppress(Silent, CommandFailed):
-                record = await self._instep.check(source, target, record)
+                record = await self._instep.check(source.folder, target, record)
                 live = self._instep.now(target, server_id)
         if not record.consistent():
             raise Retry(f"the replica of server {server_id} is not consistent yet")
@@ -94,29 +95,30 @@ class Points:
             save_replica(target, record.model_copy(update={"layers": tuple(kept)}))
         await layers.tidy(self._monitors, target, server_id)
 
-    async def thaw_leftover(self, source: Zone, target: Zone, server_id: str) -> None:
+    async def thaw_leftover(self, source: SiteServer, target: Zone) -> None:
         """Thaw a guest whose point was being taken when operator and freezer died, or whose agent was too busy.
 
         Raises:
             Silent: the guest's agent does not answer.
         """
+        server_id = source.server_id
         record = load_replica(target, server_id)
         if record is None or not record.frozen or (target.name, server_id) in self._freezing:
             return
-        if machine.running(source.server_folder(server_id)) is not None:
-            await self._guests.thaw(source.server_folder(server_id) / machine.AGENT, _THAW)
+        if machine.running(source.folder) is not None:
+            await self._guests.thaw(source.folder / machine.AGENT, _THAW)
         record = load_replica(target, server_id)
         if record is not None and (target.name, server_id) not in self._freezing:
             save_replica(target, record.model_copy(update={"frozen": False}))
 
-    async def _take_frozen(self, source: Zone, target: Zone, record: ReplicaRecord, point: PointRecord) -> None:
+    async def _take_frozen(self, source: SiteServer, target: Zone, record: ReplicaRecord, point: PointRecord) -> None:
         """Take a point of a guest that stands still, all but the last step being done before it does.
 
         It counts as application-consistent only when all is known to have held: the guest was frozen until after the
         point was taken, and the copy did not break meanwhile. A point that was taken and of which that is not known
         stays, as a crash-consistent one.
         """
-        agent = source.server_folder(record.server_id) / machine.AGENT
+        agent = source.folder / machine.AGENT
         flushed = await self._guests.execute(agent, ("sync",), _FLUSH)
         if flushed.exit_code == _NOT_DONE:
             raise Retry(f"the guest takes more than {_FLUSH:g} s to write out what it has in memory: it is not frozen")
@@ -133,10 +135,10 @@ class Points:
         point = point.model_copy(update={"application_consistent": held})
         layers.inserted(target, record.model_copy(update={"frozen": False}), point)
 
-    async def _in_step(self, source: Zone, target: Zone, record: ReplicaRecord) -> bool:
+    async def _in_step(self, source: SiteServer, target: Zone, record: ReplicaRecord) -> bool:
         """Whether the copy goes on: then all that the guest wrote out before it stood still has arrived."""
         try:
-            seen = await mirror.look(self._monitors, source.server_folder(record.server_id), record, target.name)
+            seen = await mirror.look(self._monitors, source.folder, record, target.name)
         except (Silent, CommandFailed):
             return False
         return self._instep.judge(target, record, seen).progress is mirror.Progress.SYNCED

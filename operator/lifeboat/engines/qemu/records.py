@@ -19,6 +19,9 @@ from lifeboat.engines.qemu.zones import Zone
 
 REPLICA = "replica.json"
 MACHINE = "machine.json"
+REGISTERED = "registered.json"
+FENCE = "fence.json"
+WIPED = "wiped.json"
 
 
 class _Record(BaseModel):
@@ -161,6 +164,29 @@ class MachineRecord(_Record):
         return 80 if 80 in self.ports else next(iter(self.ports), None)
 
 
+class Registration(_Record):
+    """Which launched machine is the server of its zone."""
+
+    machine: str
+
+
+class FenceOrder(_Record):
+    """The order to keep a server from serving, beside its process. `was_running`: lifting the order starts it again.
+
+    An orderly end takes several steps, each of them recorded: `asked_at` is when the guest was asked to shut down.
+    """
+
+    at: datetime | None = None
+    was_running: bool = False
+    asked_at: datetime | None = None
+
+
+class Wiped(_Record):
+    """That a server's disks were given up for a replica: it is not started any more."""
+
+    at: datetime
+
+
 def layer_file(zone: Zone, record: ReplicaRecord, layer: Layer, index: int) -> Path:
     """The image file of a disk in a layer."""
     folder = zone.tier(layer.ssd) / "replicas" / record.server_id
@@ -204,9 +230,44 @@ def all_machines(zone: Zone) -> tuple[MachineRecord, ...]:
     return tuple(record for record in found if record is not None)
 
 
-def changed(record: RecordT, **values: object) -> RecordT:
-    """The record with some values changed, and checked again."""
-    return type(record).model_validate({**dict(record), **values})
+def load_registration(zone: Zone, server_id: str) -> str | None:
+    """The machine that is registered as a server of a zone, or None."""
+    found = _load(zone.server_folder(server_id) / REGISTERED, Registration)
+    return None if found is None else found.machine
+
+
+def save_registration(zone: Zone, server_id: str, machine: str | None) -> None:
+    """Register a machine as a server of a zone, or none, durably."""
+    path = zone.server_folder(server_id) / REGISTERED
+    if machine is not None:
+        _save(zone, path, Registration(machine=machine))
+    elif path.exists():
+        files.remove(path)
+        files.sync_folder(path.parent)
+
+
+def registrations(zone: Zone) -> tuple[str, ...]:
+    """The ids of the servers as which machines are registered in a zone."""
+    return tuple(sorted(path.parent.name for path in (zone.folder / "servers").glob(f"*/{REGISTERED}")))
+
+
+def load_fence(folder: Path) -> FenceOrder | None:
+    """The order that keeps the server in a folder from serving, or None.
+
+    Raises:
+        Retry: there is one, and it cannot be read.
+    """
+    return _load(folder / FENCE, FenceOrder)
+
+
+def save_fence(zone: Zone, folder: Path, order: FenceOrder) -> FenceOrder:
+    """Write an order durably into a server's folder."""
+    return _save(zone, folder / FENCE, order)
+
+
+def save_wiped(zone: Zone, folder: Path, wiped: Wiped) -> Wiped:
+    """Write durably that the disks of the server in a folder are given up."""
+    return _save(zone, folder / WIPED, wiped)
 
 
 def _load(path: Path, kind: type[RecordT]) -> RecordT | None:

@@ -10,11 +10,10 @@ import asyncio
 import contextlib
 import ipaddress
 import shutil
-from pathlib import Path
 
 from lifeboat.engines.contract import NoSpace, Refused, Retry
 from lifeboat.engines.facts import Machine, MachineState
-from lifeboat.engines.qemu import files, forwards, images, layers, machine
+from lifeboat.engines.qemu import files, forwards, images, layers, machine, site_server
 from lifeboat.engines.qemu.guest import Guests
 from lifeboat.engines.qemu.independence import Independence, is_independent
 from lifeboat.engines.qemu.inventory import NetworkSpec, address_problem
@@ -26,12 +25,13 @@ from lifeboat.engines.qemu.records import (
     all_machines,
     layer_file,
     load_machine,
-    load_replica,
+    load_registration,
     machine_disk,
     machines,
     save_machine,
+    save_registration,
 )
-from lifeboat.engines.qemu.servers import Servers
+from lifeboat.engines.qemu.servers import Servers, check_start
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import Launch
 
@@ -56,24 +56,9 @@ class Recovered:
         folder = zone.machine_folder(server_id, verb.machine)
         record = load_machine(zone, server_id, verb.machine)
         if machine.running(folder) is None or record is None:
+            check_start(f"machine {verb.machine}", folder)
             record = await self._prepare(zone, server_id, verb, record)
-            spec = machine.MachineSpec(
-                name=record.name,
-                folder=folder,
-                cpu=record.cpu,
-                memory_bytes=record.memory_bytes,
-                disks=_disks(zone, record),
-                network=zone.network(record.network),
-                address=record.address,
-            )
-            await machine.start(self._monitors, spec)
-            self._guests.forget(folder / machine.AGENT)
-        await forwards.ensure_elastic_ip(self._monitors, folder, record.elastic_ip, record.address, record.ports)
-        port = record.url_port()
-        if port is not None:
-            await forwards.ensure_route(self._monitors, folder, record.address, port)
-        if record.wanted is not Wanted.RUNNING:
-            save_machine(zone, record.model_copy(update={"wanted": Wanted.RUNNING}))
+        await self._servers.start_machine(zone, record)
 
     async def halt(self, zone: Zone, server_id: str, name: str) -> None:
         """Stop a machine and keep its disks."""
@@ -85,10 +70,15 @@ class Recovered:
         await machine.stop(self._monitors, zone.machine_folder(server_id, name))
 
     async def remove(self, zone: Zone, server_id: str, name: str) -> None:
-        """Stop a machine and delete its disks, unless another machine runs on them."""
+        """Stop a machine and delete its disks, unless another machine runs on them.
+
+        One that is registered is the server of its zone no longer, and its fence goes with it.
+        """
         folder = zone.machine_folder(server_id, name)
         record = load_machine(zone, server_id, name)
         await machine.stop(self._monitors, folder)
+        if load_registration(zone, server_id) == name:
+            save_registration(zone, server_id, None)
         if record is not None:
             others = [each for each in machines(zone, server_id) if each.name != name]
             if not any(each.disks_owner == record.disks_owner and each.ssd == record.ssd for each in others):
@@ -136,6 +126,8 @@ class Recovered:
             match record.wanted:
                 case Wanted.STARTING:
                     return None
+                case _ if site_server.is_fenced(folder):
+                    return Machine(record.name, MachineState.HALTED, record.name, independent=independent)
                 case Wanted.HALTED:
                     return Machine(record.name, MachineState.HALTED, record.name, independent=independent)
                 case Wanted.RUNNING:
@@ -287,10 +279,12 @@ class Recovered:
             if problem is not None:
                 raise Refused(problem)
             return wanted
-        # By DHCP: the address that the server had if this network has it to give, else the first free one.
-        had = replica.addresses if replica is not None else ()
-        hosts = (str(host) for host in network.net.hosts())
-        for address in (*had, *hosts):
+        # By DHCP: the address that the server had, here before or where its data is from, if this network has it to
+        # give, else the first free one.
+        before = site_server.find(zone, server_id)
+        had: list[str] = [] if before is None else [before.address]
+        had += [] if replica is None else replica.addresses
+        for address in (*had, *(str(host) for host in network.net.hosts())):
             if address_problem(network, address) is None and address not in taken:
                 return address
         raise Refused(f"network {network.name} has no free address")
@@ -312,24 +306,6 @@ class Recovered:
 def user(record: MachineRecord) -> str:
     """Who an address is taken by, in the words of the facts."""
     return f"{record.server_id}/{record.name}"
-
-
-def _disks(zone: Zone, record: MachineRecord) -> tuple[machine.MachineDisk, ...]:
-    """A machine's disks with all that is below them, by the replica's record.
-
-    An image's header is no witness: a merge that was cut off has changed it before the merged data was safe.
-    """
-    replica = load_replica(zone, record.server_id)
-    found = []
-    for index, name in enumerate(record.disks):
-        file = machine_disk(zone, record, index)
-        below: list[Path] = []
-        if images.look(file).backing is not None:
-            if replica is None or not any(layer.number == record.layer for layer in replica.layers):
-                raise Retry(f"machine {record.name} stands on point {record.point}, which is not there")
-            below = [layer_file(zone, replica, layer, index) for layer in replica.chain(record.layer)]
-        found.append(machine.MachineDisk(name, file, tuple(below)))
-    return tuple(found)
 
 
 def _url(record: MachineRecord, port: int, route: tuple[str, int] | None) -> str | None:

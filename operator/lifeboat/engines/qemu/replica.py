@@ -22,6 +22,7 @@ from lifeboat.engines.qemu.records import (
     load_replica,
     save_replica,
 )
+from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import ResumeReplication, StartReplication, StopReplication
 
@@ -33,7 +34,7 @@ class Replicas:
         self._monitors = monitors
         self._instep = instep
 
-    async def start(self, source: Zone, target: Zone, server_id: str, verb: StartReplication) -> None:
+    async def start(self, source: SiteServer, target: Zone, verb: StartReplication) -> None:
         """Start the copy of a run, or see that it was started: a run is started once, whatever becomes of it.
 
         Raises:
@@ -41,8 +42,7 @@ class Replicas:
             Retry: the source does not run.
             NoSpace: the target's disk is too small.
         """
-        source.server(server_id)
-        folder = source.server_folder(server_id)
+        server_id, folder = source.server_id, source.folder
         network = target.network(verb.replication_network)
         target.tier(verb.use_ssd)
         record = await layers.load(self._monitors, target, server_id)
@@ -53,13 +53,13 @@ class Replicas:
         if machine.running(folder) is None:
             raise Retry(f"server {server_id} does not run: its disks can be copied only while it does")
         if record is None or record.released or record.run != verb.run:
-            record = await self._begin(source, target, server_id, record, verb)
+            record = await self._begin(source, target, record, verb)
         record = await layers.close_door(self._monitors, target, record)
         record = await storage_daemon.ensure_offered(self._monitors, target, record)
         await mirror.start(self._monitors, folder, record, network.reached, target.name)
         save_replica(target, record.model_copy(update={"mirrored": True, "offered": True}))
 
-    async def resume(self, source: Zone, target: Zone, server_id: str, verb: ResumeReplication) -> None:
+    async def resume(self, source: SiteServer, target: Zone, verb: ResumeReplication) -> None:
         """Let an interrupted copy go on with what changed.
 
         First every disk is connected again, which changes nothing at the replica: as long as that fails the tip stays
@@ -71,10 +71,10 @@ class Replicas:
             Retry: the replica cannot be reached yet, with the reason.
             NoSpace: what changed has no room there.
         """
+        server_id, folder = source.server_id, source.folder
         record = await self._present(target, server_id)
         if not record.replicating:
             raise Refused(f"replication of server {server_id} is stopped")
-        folder = source.server_folder(server_id)
         if machine.running(folder) is None:
             raise Refused(
                 f"server {server_id} has stopped: what changed since is not known, all has to be copied again"
@@ -108,14 +108,14 @@ class Replicas:
             await lines.end(folder, str(error))
             raise
 
-    async def limit(self, source: Zone, target: Zone, server_id: str, bandwidth_limit: int | None) -> None:
+    async def limit(self, source: SiteServer, target: Zone, bandwidth_limit: int | None) -> None:
         """Change what the full copy may use of the network."""
-        record = await self._present(target, server_id)
+        record = await self._present(target, source.server_id)
         record = save_replica(target, record.model_copy(update={"bandwidth_limit": bandwidth_limit}))
-        if record.replicating and machine.running(source.server_folder(server_id)) is not None:
-            await mirror.limit(self._monitors, source.server_folder(server_id), record)
+        if record.replicating and machine.running(source.folder) is not None:
+            await mirror.limit(self._monitors, source.folder, record)
 
-    async def stop(self, source: Zone | None, target: Zone, server_id: str, verb: StopReplication) -> None:
+    async def stop(self, source: SiteServer | None, target: Zone, server_id: str, verb: StopReplication) -> None:
         """Stop copying; the source is left out when None, and given one second otherwise.
 
         Raises:
@@ -127,12 +127,12 @@ class Replicas:
                 raise Refused(f"server {server_id} has no replica in zone {target.name}")
             return
         folder = None
-        if source is not None and machine.running(source.server_folder(server_id)) is not None:
-            folder = source.server_folder(server_id)
-        if record.replicating and source is not None and folder is not None:
+        if source is not None and machine.running(source.folder) is not None:
+            folder = source.folder
+        if record.replicating and folder is not None:
             with contextlib.suppress(Silent, CommandFailed, TimeoutError):
                 async with asyncio.timeout(1.0):
-                    record = await self._instep.check(source, target, record)
+                    record = await self._instep.check(folder, target, record)
         time_of_tip = self._instep.tip_time(target, record)
         await storage_daemon.stop(self._monitors, target, server_id)
         record = await layers.load(self._monitors, target, server_id) or record
@@ -153,7 +153,7 @@ class Replicas:
             with contextlib.suppress(Retry):
                 await mirror.clean(self._monitors, folder, 1.0)
 
-    async def release(self, source: Zone | None, target: Zone, server_id: str) -> None:
+    async def release(self, source: SiteServer | None, target: Zone, server_id: str) -> None:
         """Delete the replica and every point that no machine stands on; the others go when their machines go."""
         if load_replica(target, server_id) is None:
             return
@@ -179,11 +179,10 @@ class Replicas:
         return record
 
     async def _begin(
-        self, source: Zone, target: Zone, server_id: str, record: ReplicaRecord | None, verb: StartReplication
+        self, source: SiteServer, target: Zone, record: ReplicaRecord | None, verb: StartReplication
     ) -> ReplicaRecord:
         """Leave the earlier copy and its points as they are, and lay the ground for a new one beside them."""
-        spec = source.server(server_id)
-        found = [images.look(source.disk_file(spec, index)) for index in range(len(spec.disks))]
+        found = [images.look(path) for path in source.disk_files()]
         needed = sum(image.allocated_bytes for image in found)
         free = target.free_bytes(use_ssd=verb.use_ssd)
         if needed > free:
@@ -191,19 +190,19 @@ class Replicas:
         old: tuple[Layer, ...] = ()
         number = 1
         if record is not None:
-            await storage_daemon.stop(self._monitors, target, server_id)
+            await storage_daemon.stop(self._monitors, target, source.server_id)
             old, number = record.layers, record.next_layer
-        base = Layer(number=number, disks=tuple(disk.name for disk in spec.disks), ssd=verb.use_ssd, base=True)
+        base = Layer(number=number, disks=source.disk_names, ssd=verb.use_ssd, base=True)
         fresh = ReplicaRecord(
-            server_id=server_id,
-            cpu=spec.cpu,
-            memory_bytes=spec.memory,
+            server_id=source.server_id,
+            cpu=source.what.cpu,
+            memory_bytes=source.memory_bytes,
             disks=tuple(
-                DiskRecord(name=disk.name, size_bytes=image.size_bytes)
-                for disk, image in zip(spec.disks, found, strict=True)
+                DiskRecord(name=name, size_bytes=image.size_bytes)
+                for name, image in zip(source.disk_names, found, strict=True)
             ),
-            addresses=() if spec.ip_address is None else (spec.ip_address,),
-            ports=spec.ports,
+            addresses=source.fixed_addresses,
+            ports=source.what.ports,
             run=verb.run,
             network=verb.replication_network,
             ssd=verb.use_ssd,
@@ -214,7 +213,7 @@ class Replicas:
             next_layer=number + 1,
         )
         await layers.create_files(target, fresh, base, None)
-        self._instep.forget(target, server_id)
+        self._instep.forget(target, source.server_id)
         return save_replica(target, fresh)
 
 

@@ -87,17 +87,6 @@ class Zone:
             raise Refused(f"zone {self.name} has no network {name!r}")
         return network
 
-    def server(self, server_id: str) -> ServerSpec:
-        """A server of the zone.
-
-        Raises:
-            Refused: the zone has no such server.
-        """
-        server = self.inventory.server(server_id)
-        if server is None:
-            raise Refused(f"zone {self.name} has no server {server_id!r}")
-        return server
-
     def cpu(self) -> int:
         """How many CPUs a machine may have."""
         return self.inventory.limits.cpu or os.cpu_count() or 1
