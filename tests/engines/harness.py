@@ -86,6 +86,10 @@ class Harness(Protocol):
         """The last number on a running machine's disks, 0 where there is none."""
         ...
 
+    async def original(self) -> int | None:
+        """The last number on the disks of the primary zone's own server while it is down, None once they are wiped."""
+        ...
+
     def alternating(self) -> AbstractAsyncContextManager[None]:
         """While this is entered, the source writes rising numbers to one disk and then to the other, and so on."""
         ...
@@ -194,9 +198,14 @@ class Stage:
     async def record(self, ledger: Ledger, term: int = 1) -> Ledger:
         return await self.harness.engine.record(self.target(term), ledger)
 
-    def copy(self, run: int = 1, bandwidth_limit: int | None = None) -> StartReplication:
+    def copy(
+        self, run: int = 1, bandwidth_limit: int | None = None, *, onto_original: bool = False
+    ) -> StartReplication:
         return StartReplication(
-            run=run, replication_network=self.harness.replication_network, bandwidth_limit=bandwidth_limit
+            run=run,
+            replication_network=self.harness.replication_network,
+            bandwidth_limit=bandwidth_limit,
+            onto_original=onto_original,
         )
 
     async def reaches(self, state: ReplicaState) -> Replica:

@@ -112,6 +112,9 @@ class GuestHarness(Zones):
         rows = await _get(await self._served(lambda: self._route(machine)), "/cgi-bin/rows")
         return max((int(row) - self._zero for row in rows.split() if int(row) > self._zero), default=0)
 
+    async def original(self) -> int | None:
+        raise NotImplementedError("no case about a guest asks for it: a wiped guest is not lent again")
+
     @asynccontextmanager
     async def alternating(self) -> AsyncIterator[None]:
         route = await self._source_route()

@@ -234,6 +234,14 @@ class BareHarness(Zones):
         assert len(set(found)) == 1, f"its disks are of different instants: {found}"
         return found[0]
 
+    async def original(self) -> int | None:
+        files = [self.zones / "zone-a" / "standard" / f"{disk}.qcow2" for disk in self.disks]
+        if not any(file.exists() for file in files):
+            return None
+        found = {await asyncio.to_thread(self._read, self.zones, ["-f", "qcow2", f"if={file}"]) for file in files}
+        assert len(found) == 1, f"its disks are of different instants: {found}"
+        return found.pop()
+
     @asynccontextmanager
     async def alternating(self) -> AsyncIterator[None]:
         done = asyncio.Event()
@@ -276,14 +284,15 @@ class BareHarness(Zones):
                 for disk in range(len(self.disks)):
                     export = {"type": "nbd", "id": f"offer{disk}", "name": str(disk), "node-name": machine.node(disk)}
                     await session.run("block-export-add", export)
-                return [await asyncio.to_thread(self._read, folder, disk) for disk in range(len(self.disks))]
+                # Relative to the folder: a socket's path may have 108 bytes.
+                offers = [f"if=nbd+unix:///{disk}?socket=offer.sock" for disk in range(len(self.disks))]
+                return [await asyncio.to_thread(self._read, folder, ["-f", "raw", offer]) for offer in offers]
             finally:
                 await session.run("nbd-server-stop")
 
-    def _read(self, folder: Path, disk: int) -> int:
+    def _read(self, folder: Path, source: list[str]) -> int:
         sector = folder / "sector"
         sector.unlink(missing_ok=True)
-        # Relative to the folder: a socket's path may have 108 bytes.
-        what = [f"if=nbd+unix:///{disk}?socket=offer.sock", "of=sector", f"bs={self._SECTOR}", "count=1"]
-        subprocess.run(["qemu-img", "dd", "-f", "raw", "-O", "raw", *what], cwd=folder, check=True, timeout=30)
+        what = [*source, "-O", "raw", "of=sector", f"bs={self._SECTOR}", "count=1"]
+        subprocess.run(["qemu-img", "dd", *what], cwd=folder, check=True, timeout=30)
         return int(sector.read_bytes().strip(b"\0") or b"0")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
-from lifeboat.engines.contract import StaleTerm, Unreachable
+from lifeboat.engines.contract import Retry, StaleTerm, Unreachable
 from lifeboat.engines.facts import ReplicaState
 from lifeboat.engines.ledger import Ledger
-from lifeboat.engines.verbs import Fence, Restart, StopReplication, Unfence
+from lifeboat.engines.verbs import Fence, Restart, ResumeReplication, StopReplication, Unfence
 from tests.engines.harness import Harness, Stage, known
 
 
@@ -59,6 +60,97 @@ async def test_a_fenced_source_has_all_its_writes_on_the_replica(stage: Stage, h
     await stage.perform(Fence())
     await stage.perform(StopReplication(freeze_as="tip"))
     assert (await stage.replica()).state is ReplicaState.STOPPED
+    await stage.launch("machine-1", "tip")
+    assert await harness.contents("machine-1") == 1
+
+
+@pytest.fixture
+def orderly(harness: Harness) -> None:
+    if not harness.engine.capabilities.planned_failover:
+        pytest.skip("this engine fences at once only")
+
+
+@pytest.mark.usefixtures("orderly")
+async def test_an_orderly_fence_ends_the_source_with_its_last_write_on_the_replica(
+    stage: Stage, harness: Harness
+) -> None:
+    await stage.replicate()
+    async with harness.alternating():
+        with contextlib.suppress(Retry):
+            await stage.perform(Fence(orderly=True))
+    await harness.restart_engine()
+    await stage.insist(Fence(orderly=True))
+    source = await stage.source()
+    assert (source.running, source.fenced) == (False, True)
+    assert not await harness.start_source()
+    await stage.perform(StopReplication(freeze_as="tip"))
+    (point,) = (await stage.replica()).points
+    assert point.problem is None
+
+
+@pytest.mark.usefixtures("orderly")
+async def test_an_orderly_fence_waits_for_a_copy_that_is_interrupted(stage: Stage, harness: Harness) -> None:
+    await stage.replicate()
+    await harness.cut_link()
+    await harness.write(1)
+    await stage.reaches(ReplicaState.INTERRUPTED)
+    reasons: list[str] = []
+    for _ in range(5):
+        with pytest.raises(Retry) as caught:
+            await stage.perform(Fence(orderly=True))
+        reasons.append(str(caught.value))
+        await stage.pause()
+    assert all(reasons)
+    source = await stage.source()
+    assert (source.running, source.fenced) == (True, True), "fenced, and not ended before its last write is safe"
+    await harness.restore_link()
+    if harness.engine.capabilities.delta_resync:
+        await stage.insist(ResumeReplication())
+    else:
+        await stage.perform(stage.copy(run=2))
+    await stage.insist(Fence(orderly=True))
+    assert not (await stage.source()).running
+    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.launch("machine-1", "tip")
+    assert await harness.contents("machine-1") == 1
+
+
+@pytest.mark.usefixtures("orderly")
+async def test_an_orderly_fence_is_lifted_at_any_moment(stage: Stage, harness: Harness) -> None:
+    await stage.replicate()
+    await harness.cut_link()
+    await harness.write(1)
+    with pytest.raises(Retry):
+        await stage.perform(Fence(orderly=True))
+    await harness.restart_engine()
+    await stage.insist(Unfence())
+    source = await stage.source()
+    assert (source.running, source.fenced) == (True, False)
+    await harness.write(2)
+    await stage.replicate(run=2)
+    await stage.insist(Fence(orderly=True))
+    await stage.insist(Unfence())
+    source = await stage.source()
+    assert (source.running, source.fenced) == (True, False)
+
+
+@pytest.mark.usefixtures("orderly")
+async def test_an_orderly_fence_of_a_source_that_is_not_replicated_ends_it(stage: Stage, harness: Harness) -> None:
+    await harness.write(1)
+    await stage.insist(Fence(orderly=True))
+    source = await stage.source()
+    assert (source.running, source.fenced) == (False, True)
+
+
+@pytest.mark.guest
+@pytest.mark.usefixtures("orderly")
+async def test_an_orderly_fence_shuts_the_guest_down_cleanly(stage: Stage, harness: Harness) -> None:
+    await harness.settle(lambda facts: known(facts.source).agent_connected)
+    await stage.replicate()
+    await harness.write(1)
+    reasons = await stage.insist(Fence(orderly=True))
+    assert any("shutting down" in reason for reason in reasons), reasons
+    await stage.perform(StopReplication(freeze_as="tip"))
     await stage.launch("machine-1", "tip")
     assert await harness.contents("machine-1") == 1
 

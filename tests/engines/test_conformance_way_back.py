@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 
@@ -164,15 +165,47 @@ async def test_what_is_no_machine_is_not_registered(story: Story) -> None:
 async def test_the_original_stays_as_it_was_unless_it_is_given_up(story: Story, harness: Harness) -> None:
     await story.reverse(run=2)
     await harness.write(2)
-    await story.step(Fence(), StopReplication(freeze_as="tip-2"), ReleaseReplica())
+    assert (await story.replica()).basis == ""
+    await story.step(Fence(), StopReplication(freeze_as="tip-2"))
+    await story.start("failback-2-1", "tip-2")
+    assert await harness.original() == 1
+
+
+async def test_the_original_is_wiped_only_when_it_is_stopped_and_fenced(story: Story, harness: Harness) -> None:
+    story.turn(Direction.REVERSE)
+    await story.step(Register("failover-1-1"))
     story.turn(Direction.FORWARD)
     await story.perform(Unfence())
     await harness.settle(lambda facts: known(facts.source).running)
-    assert (await story.source()).machine is None
-    await story.replicate(run=3)
-    await story.step(TakePoint("rp-1"))
-    await story.start("drill-1", "rp-1")
-    assert await harness.contents("drill-1") == 1
+    story.turn(Direction.REVERSE)
+    await story.refuses(story.copy(run=2, onto_original=True))
+    story.turn(Direction.FORWARD)
+    await harness.kill_source()
+    story.turn(Direction.REVERSE)
+    await story.refuses(story.copy(run=2, onto_original=True))
+    assert (await story.replica()).state is ReplicaState.ABSENT
+    assert await harness.original() == 1
+
+
+async def test_the_original_is_wiped_once_for_a_copy_onto_it(story: Story, harness: Harness) -> None:
+    story.turn(Direction.REVERSE)
+    await story.step(Register("failover-1-1"))
+    await harness.write(2)
+    await story.refuses(replace(story.copy(run=2, onto_original=True), replication_network="no-such-network"))
+    assert await harness.original() == 1, "what is refused wipes nothing"
+    await story.step(story.copy(run=2, onto_original=True))
+    replica = await story.reaches(ReplicaState.SYNCED)
+    assert replica.basis
+    assert await harness.original() is None
+    await harness.write(3)
+    await story.step(story.copy(run=2, onto_original=True))
+    assert (await story.replica()).state is ReplicaState.SYNCED
+    story.turn(Direction.FORWARD)
+    assert not await harness.start_source()
+    story.turn(Direction.REVERSE)
+    await story.step(Fence(orderly=True), StopReplication(freeze_as="tip-2"))
+    await story.start("failback-2-1", "tip-2")
+    assert await harness.contents("failback-2-1") == 3
 
 
 async def test_a_silent_site_makes_both_directions_unknown_and_verbs_wait(story: Story, harness: Harness) -> None:

@@ -233,6 +233,7 @@ class Observer:
             lag_seconds=lag,
             resumable=resumable,
             bandwidth_limit=record.bandwidth_limit,
+            basis=record.basis,
             consistent=state is not ReplicaState.ABSENT and record.consistent(),
             points=tuple(_point(record, layer, used) for layer in record.layers if layer.point is not None),
         )

@@ -74,7 +74,7 @@ class ReplicaRecord(_Record):
     held every write at least once in this run. `offered`: a line was let in since the daemon began, so that the source
     can write to the tip. `torn`: a resync has begun, so that the tip may hold newer writes without older ones until it
     ends. `frozen`: the guest's file systems were to be frozen for a point, and may still be. `released`: points go as
-    soon as nothing stands on them.
+    soon as nothing stands on them. `basis`: what a copy onto the original began from, in words.
     """
 
     server_id: str
@@ -95,6 +95,7 @@ class ReplicaRecord(_Record):
     torn: bool = False
     frozen: bool = False
     released: bool = False
+    basis: str = ""
     synced_at: datetime | None = None
     layers: tuple[Layer, ...] = ()
     tip: int | None = None
@@ -182,9 +183,9 @@ class FenceOrder(_Record):
 
 
 class Wiped(_Record):
-    """That a server's disks were given up for a replica: it is not started any more."""
+    """That a server's disks were given up for the replica of a run: it is not started any more."""
 
-    at: datetime
+    run: int
 
 
 def layer_file(zone: Zone, record: ReplicaRecord, layer: Layer, index: int) -> Path:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 
 from lifeboat.engines.contract import EngineError, NoSpace, Refused, Retry
-from lifeboat.engines.qemu import files, images, layers, lines, machine, mirror, storage_daemon
+from lifeboat.engines.qemu import files, images, layers, lines, machine, mirror, originals, storage_daemon
 from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import (
@@ -25,6 +25,8 @@ from lifeboat.engines.qemu.records import (
 from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import ResumeReplication, StartReplication, StopReplication
+
+_ALL = "all is copied: what the original's disks held is not known to be part of it"
 
 
 class Replicas:
@@ -185,8 +187,13 @@ class Replicas:
         found = [images.look(path) for path in source.disk_files()]
         needed = sum(image.allocated_bytes for image in found)
         free = target.free_bytes(use_ssd=verb.use_ssd)
+        original = originals.find(target, source.server_id) if verb.onto_original else None
+        if original is not None:
+            free += originals.room(original, use_ssd=verb.use_ssd)
         if needed > free:
             raise NoSpace(f"the copy needs {needed} bytes, and the disk of zone {target.name} has {free} left")
+        if original is not None:
+            await originals.give_up(original, verb.run)
         old: tuple[Layer, ...] = ()
         number = 1
         if record is not None:
@@ -207,6 +214,7 @@ class Replicas:
             network=verb.replication_network,
             ssd=verb.use_ssd,
             bandwidth_limit=verb.bandwidth_limit,
+            basis="" if original is None else _ALL,
             replicating=True,
             layers=(*old, base),
             tip=number,
