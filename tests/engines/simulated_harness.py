@@ -105,6 +105,9 @@ class SimulatedHarness:
     async def contents(self, machine: str) -> int:
         return self.world.contents(self.server_id, machine, self.direction)
 
+    async def original(self) -> int | None:
+        return self.world.original_contents(self.server_id)
+
     @asynccontextmanager
     async def alternating(self) -> AsyncIterator[None]:
         # One counter stands for all disks of a simulated server, so there is nothing that could interleave.

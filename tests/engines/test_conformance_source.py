@@ -65,9 +65,10 @@ async def test_a_fenced_source_has_all_its_writes_on_the_replica(stage: Stage, h
 
 
 @pytest.fixture
-def orderly(harness: Harness) -> None:
+async def orderly(stage: Stage, harness: Harness) -> None:
     if not harness.engine.capabilities.planned_failover:
-        pytest.skip("this engine fences at once only")
+        await stage.refuses(Fence(orderly=True))
+        pytest.skip("this engine fences at once only, and says so")
 
 
 @pytest.mark.usefixtures("orderly")
@@ -75,9 +76,10 @@ async def test_an_orderly_fence_ends_the_source_with_its_last_write_on_the_repli
     stage: Stage, harness: Harness
 ) -> None:
     await stage.replicate()
-    async with harness.alternating():
-        with contextlib.suppress(Retry):
-            await stage.perform(Fence(orderly=True))
+    for number in range(1, 4):
+        await harness.write(number)
+    with contextlib.suppress(Retry):
+        await stage.perform(Fence(orderly=True))
     await harness.restart_engine()
     await stage.insist(Fence(orderly=True))
     source = await stage.source()
@@ -86,6 +88,8 @@ async def test_an_orderly_fence_ends_the_source_with_its_last_write_on_the_repli
     await stage.perform(StopReplication(freeze_as="tip"))
     (point,) = (await stage.replica()).points
     assert point.problem is None
+    await stage.launch("machine-1", "tip")
+    assert await harness.contents("machine-1") == 3
 
 
 @pytest.mark.usefixtures("orderly")
@@ -126,6 +130,7 @@ async def test_an_orderly_fence_is_lifted_at_any_moment(stage: Stage, harness: H
     await stage.insist(Unfence())
     source = await stage.source()
     assert (source.running, source.fenced) == (True, False)
+    await harness.restore_link()
     await harness.write(2)
     await stage.replicate(run=2)
     await stage.insist(Fence(orderly=True))
