@@ -21,7 +21,7 @@ import asyncpg
 # A row that was committed and not acknowledged before a crash is there already.
 _INSERT = "insert into rows (id, payload) values ($1, $2) on conflict (id) do nothing"
 # What a lost server shows itself by: a refused or broken connection, or no answer at all.
-LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+LOST = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 
 
 async def connect(host: str, port: int, seconds: float = 60.0) -> asyncpg.Connection:

@@ -275,3 +275,22 @@ def test_an_interruption_on_the_way_back_offers_no_failover() -> None:
     cluster.world.cut_link()
     cluster.until("ReverseInterrupted")
     assert "create a Failover" not in cluster.condition(PROTECTED_SERVER, SERVER, "Ready")["message"]
+
+
+def test_a_planned_failover_whose_source_ends_too_early_stops_and_says_so() -> None:
+    cluster = Cluster(world())
+    cluster.replicating(recoveryPoints=POLICY)
+    cluster.failover("moved", planned=True)
+    cluster.settle()
+    cluster.world.cut_link()
+    cluster.world.write(SERVER)
+    cluster.run(timedelta(seconds=5))
+    cluster.world.kill_source(SERVER)
+    cluster.run(timedelta(seconds=30))
+    assert cluster.phase == "FailingOver"
+    stalled = cluster.condition(FAILOVER, "moved", "Stalled")
+    assert stalled["status"] == "True"
+    assert "ended before its last writes had arrived" in stalled["message"]
+    cluster.delete(FAILOVER, "moved")
+    cluster.failover("all-the-same")
+    cluster.until("FailedOver")

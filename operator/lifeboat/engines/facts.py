@@ -59,6 +59,7 @@ class Source:
     """The server at the site that replication copies from.
 
     `machine` names the launched machine that was registered as this server, None where it is the inventory's own.
+    `drained`: an orderly fence ended it, and the replica held its last write by then.
     """
 
     running: bool
@@ -66,6 +67,7 @@ class Source:
     boot_time: datetime | None = None
     fenced: bool = False
     machine: str | None = None
+    drained: bool = False
 
 
 class ReplicaState(StrEnum):

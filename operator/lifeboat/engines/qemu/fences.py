@@ -92,6 +92,9 @@ class Fences:
         if running and not await self._down(server, order):
             raise Retry(f"server {server.server_id} is shutting down")
         await self._drain(server, target)
+        # Written while the process is still there: whoever finds it gone knows then that nothing was lost.
+        drained = (load_fence(folder) or order).model_copy(update={"drained": True})
+        await asyncio.to_thread(save_fence, server.zone, folder, drained)
         await machine.stop(self._monitors, folder, 1.0)
         self._guests.forget(folder / machine.AGENT)
 

@@ -174,12 +174,14 @@ class Registration(_Record):
 class FenceOrder(_Record):
     """The order to keep a server from serving, beside its process. `was_running`: lifting the order starts it again.
 
-    An orderly end takes several steps, each of them recorded: `asked_at` is when the guest was asked to shut down.
+    An orderly end takes several steps, each of them recorded: `asked_at` is when the guest was asked to shut down,
+    `drained` that it stood still and the replica held its last write.
     """
 
     at: datetime | None = None
     was_running: bool = False
     asked_at: datetime | None = None
+    drained: bool = False
 
 
 class Wiped(_Record):

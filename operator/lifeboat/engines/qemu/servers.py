@@ -24,6 +24,7 @@ from lifeboat.engines.qemu.records import (
     WIPED,
     MachineRecord,
     Wanted,
+    load_fence,
     load_machine,
     load_registration,
     save_machine,
@@ -134,7 +135,9 @@ class Servers:
         folder, fenced, name = server.folder, server.fenced, server.machine
         pid = machine.running(folder)
         if pid is None:
-            return Source(running=False, agent_connected=False, fenced=fenced, machine=name)
+            order = load_fence(folder)
+            drained = order is not None and order.drained
+            return Source(running=False, agent_connected=False, fenced=fenced, machine=name, drained=drained)
         pulse = await self._guests.pulse(folder / machine.AGENT)
         boot_time = pulse.boot_time if pulse.answers else _machine_boot_time(folder, pid)
         return Source(running=True, agent_connected=pulse.answers, boot_time=boot_time, fenced=fenced, machine=name)

@@ -34,6 +34,7 @@ def fence(model: Model, track: Track, verb: Fence) -> None:
             raise Retry(f"{source.user} is shutting down")
         if why := replication.undrained(track, source):
             raise Retry(f"{source.user} is down and waits for its last writes to be copied: {why}")
+        source.drained = True
     reason = "the source is fenced: a new copy starts from the beginning"
     power.end(model, source, MachineState.HALTED, copies_end=reason)
 
@@ -43,7 +44,7 @@ def unfence(model: Model, track: Track) -> None:
     source = track.source()
     if source.fenced and source.stopped_by_fence:
         power.boot(model, source)
-    source.fenced = source.stopped_by_fence = False
+    source.fenced = source.stopped_by_fence = source.drained = False
 
 
 def register(model: Model, track: Track, verb: Register) -> None:

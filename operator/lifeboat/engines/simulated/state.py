@@ -67,6 +67,7 @@ class _Server:
     down: bool = False
     down_due: datetime | None = None
     fenced: bool = False
+    drained: bool = False
     stopped_by_fence: bool = False
 
     @property

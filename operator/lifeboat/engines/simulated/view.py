@@ -162,6 +162,7 @@ def _source(track: Track, source: ServerRecord | None, missing: str) -> Fact[Sou
             agent_connected=source.agent,
             boot_time=source.boot_time,
             fenced=source.fenced,
+            drained=source.drained,
             machine=source.name if isinstance(source, MachineRecord) else None,
         )
     )

@@ -188,7 +188,7 @@ def _stop_replication(view: View, draft: Draft, subject: Subject, record: Failov
     """Fence first, so that no write is acknowledged that the frozen tip does not have; then freeze the tip."""
     fence = draft.ledger.fence
     if record.planned and (fence is None or fence.confirmed_at is None):
-        _note_planned(view, draft, subject)
+        _note_planned(view, draft, subject, failback=record.failback)
         return
     if not fence_waited_for(view, fence):
         return
@@ -210,14 +210,20 @@ def _stop_replication(view: View, draft: Draft, subject: Subject, record: Failov
             draft.note(subject, Notice(reasons.SITE_SILENT, f"the replica cannot be seen: {reason}", stalled=False))
 
 
-def _note_planned(view: View, draft: Draft, subject: Subject) -> None:
+def _note_planned(view: View, draft: Draft, subject: Subject, *, failback: bool) -> None:
     """Say what a failover that loses nothing waits for."""
+    cure = "set rollback: true to start the server again"
+    if not failback:
+        cure += ", or delete this Failover and create one without planned: it carries on with what has arrived"
     match view.way.source:
         case Unknown(reason):
             message = (
                 f"the source does not answer any more ({reason}), so it cannot be stopped cleanly; this waits for it. "
-                "If it is lost, delete this Failover and create one without planned: it carries on from here"
+                f"If it is lost, {cure}"
             )
+            draft.note(subject, Notice(reasons.FENCE_PENDING, message, stalled=True))
+        case Known(source) if source.fenced and not source.running:
+            message = f"the source ended before its last writes had arrived, and this was to lose nothing: {cure}"
             draft.note(subject, Notice(reasons.FENCE_PENDING, message, stalled=True))
         case Known(_):
             trouble = view.troubles.get(subject)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import Known, Unknown
-from lifeboat.engines.ledger import FailoverStage, Fence
+from lifeboat.engines.ledger import FailoverRecord, FailoverStage, Fence
 from lifeboat.lifecycle.view import FAILOVER, Draft, Subject, View
 
 # How long a failover waits for the fence of a source that answers. A silent one is not waited for at all.
@@ -23,10 +23,10 @@ def decide_fence(view: View, draft: Draft) -> None:
     subject = Subject(FAILOVER, record.name) if record is not None else view.subject
     match way.source:
         case Known(source) if source.fenced and not source.running:
-            if fence.confirmed_at is None:
+            if fence.confirmed_at is None and (source.drained or not loses_nothing(record)):
                 _confirm(view, draft, fence)
         case Known(_):
-            orderly = record is not None and record.planned and fence.confirmed_at is None
+            orderly = loses_nothing(record) and fence.confirmed_at is None
             draft.act(subject, verbs.Fence(orderly), fence.direction)
         case Unknown(reason):
             match way.exists:
@@ -41,6 +41,11 @@ def decide_fence(view: View, draft: Draft) -> None:
                     draft.ledger = replace(draft.ledger, fence=replace(fence, tried_at=view.now, problem=reason))
                 case _:
                     pass
+
+
+def loses_nothing(record: FailoverRecord | None) -> bool:
+    """Whether a failover goes on only once the source's last write has arrived."""
+    return record is not None and record.planned and record.stage is FailoverStage.STOPPING_REPLICATION
 
 
 def fence_waited_for(view: View, fence: Fence | None) -> bool:
