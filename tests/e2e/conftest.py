@@ -26,7 +26,7 @@ apiVersion: lifeboat.dev/v1alpha1
 kind: SitePair
 metadata: {name: a-to-b}
 spec:
-  primary: {zone: zone-a, network: vpc-a}
+  primary: {zone: zone-a, network: vpc-a, replicationNetwork: vpc-a-replication}
   recovery:
     {zone: zone-b, network: vpc-b, replicationNetwork: vpc-b-replication, recoveryNetwork: vpc-b-recovery}
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from demo.world import phase_is, ready
 from tests.e2e.conftest import ARCHIVE_BYTES, ARCHIVE_USED, PAIR, SERVER, RealWorld, Site
+from tests.e2e.rebuilding import rebuild_and_compare, serving
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -67,11 +67,6 @@ def commands(world: RealWorld, server: str) -> list[str]:
     lines = (line for line in world.operator_log.read_text().splitlines() if '"execute": ' in line)
     ours = (line for line in lines if any(mark in line for mark in marks))
     return [str(json.loads(line[line.index("{") : line.rindex("}") + 1])["execute"]) for line in ours]
-
-
-def serving(world: RealWorld) -> dict[str, str]:
-    """The machines of zone-b, with their process ids: what must not change when only statuses are lost."""
-    return {str(f.relative_to(world.zones)): f.read_text().strip() for f in world.zones.rglob("machine.pid")}
 
 
 def test_a_server_replicates_and_the_columns_tell_it(world: RealWorld, source: Site) -> None:
@@ -264,7 +259,7 @@ def test_a_second_failover_is_refused_for_good(world: RealWorld) -> None:
 
 
 def test_losing_every_status_and_object_while_awaiting_commit_changes_nothing(world: RealWorld) -> None:
-    _rebuild_and_compare(world)
+    rebuild_and_compare(world)
 
 
 def test_the_point_is_changed_and_changed_back(world: RealWorld) -> None:
@@ -292,7 +287,7 @@ def test_commit_frees_replica_and_points_and_the_server_is_independent(world: Re
     recovered = Site("127.0.23.5")
     recovered.write(500)
     assert 500 in recovered.rows()
-    _rebuild_and_compare(world)
+    rebuild_and_compare(world)
 
 
 def test_a_committed_failover_cannot_be_taken_back(world: RealWorld) -> None:
@@ -306,37 +301,3 @@ def _serves(requested: str) -> Any:
         return bool(status["phase"] == "AwaitingCommit" and status["recoveryPoint"]["spec"] == requested)
 
     return wanted
-
-
-def _rebuild_and_compare(world: RealWorld) -> None:
-    """Stop the operator, lose every object, recreate them under their names as Git does, and start it again."""
-    kinds = ("sp", "ps", "dr", "fo")
-    phases = _phases(world, kinds)
-    machines = serving(world)
-    recovered = Site("127.0.23.5").rows()
-    kept = {kind: json.loads(world.kubectl("get", kind, "-o", "json"))["items"] for kind in kinds}
-    world.stop_operator()
-    for kind, items in kept.items():
-        for item in items:
-            name = item["metadata"]["name"]
-            world.kubectl("patch", kind, name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-            world.kubectl("delete", kind, name, "--timeout=30s")
-    for items in kept.values():
-        for item in items:
-            body = {key: item[key] for key in ("apiVersion", "kind", "spec")}
-            world.apply(json.dumps({**body, "metadata": {"name": item["metadata"]["name"]}}))
-    world.start_operator()
-    deadline = time.monotonic() + 60
-    while _phases(world, kinds) != phases:
-        assert time.monotonic() < deadline, (_phases(world, kinds), phases)
-        time.sleep(0.2)
-    assert serving(world) == machines
-    assert Site("127.0.23.5").rows() == recovered
-
-
-def _phases(world: RealWorld, kinds: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for kind in kinds:
-        for item in json.loads(world.kubectl("get", kind, "-o", "json"))["items"]:
-            found[f"{kind}/{item['metadata']['name']}"] = str(item.get("status", {}).get("phase"))
-    return found
