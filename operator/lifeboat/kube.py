@@ -31,6 +31,7 @@ CONNECTIONS: Final = 32
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
 JSON: Final = "application/json"
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _CONFLICT_TRIES: Final = 5
 
 
@@ -115,6 +116,7 @@ class Kube:
         query: Mapping[str, str] | None = None,
         body: object = None,
         content_type: str = JSON,
+        accept: str = JSON,
         seconds: float = DEADLINE_SECONDS,
     ) -> Body:
         """Make one request and return the JSON object that is the answer.
@@ -128,7 +130,7 @@ class Kube:
                 _, url, headers, _, _ = await self._api.param_serialize(
                     method,
                     f"{path}?{urlencode(query)}" if query else path,
-                    header_params={"Accept": JSON, "Content-Type": content_type},
+                    header_params={"Accept": accept, "Content-Type": content_type},
                     auth_settings=["BearerToken"],
                 )
                 answer = await self._api.call_api(
@@ -148,11 +150,11 @@ class Kube:
         """The object as the API server has it now."""
         return await self.call("GET", _path(kind, namespace, name))
 
-    async def list_names(self, kind: Kind, namespace: str | None, *, limit: int = 0) -> list[tuple[str, str, str]]:
-        """Namespace, name and UID of all objects of the kind."""
+    async def list_metadata(self, kind: Kind, namespace: str | None, *, limit: int = 0) -> list[Body]:
+        """The metadata of all objects of the kind."""
         query = {"limit": str(limit)} if limit else {}
-        found = await self.call("GET", _path(kind, namespace), query=query, seconds=20)
-        return [(m["namespace"], m["name"], m["uid"]) for m in (item["metadata"] for item in found["items"])]
+        found = await self.call("GET", _path(kind, namespace), query=query, accept=METADATA_ONLY, seconds=20)
+        return [item["metadata"] for item in found["items"] or ()]
 
     async def apply_status(self, kind: Kind, namespace: str, name: str, status: Body) -> Body:
         """Make the operator's part of the status exactly this, by server-side apply; the answer is the object."""

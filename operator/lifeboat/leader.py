@@ -3,6 +3,10 @@
 The lease's count of transitions is the leader's term, which every verb carries and every ledger remembers, so that a
 hand that let go without noticing is refused by the engine. Belief ends by the clock, not by a message: a process that
 was stopped and continued finds at its next step that its last renewal is too long ago.
+
+While the API server answers nobody, nobody can be elected, and the leader goes on: a failover must not stand still
+because the cluster that burns took the API server with it. Where only the leader is cut off, another one takes over in
+a later term, writes that into each ledger before it acts there, and the ledgers refuse the former one from then on.
 """
 
 from __future__ import annotations
@@ -13,14 +17,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from lifeboat import clock, kube
+from lifeboat import clock, identity, kube
 
 LEASE_SECONDS: Final = 15
 RENEW_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 2.0
 AGAIN_SECONDS: Final = 1.0
 ACT_SECONDS: Final = 10.0
-"""How long after a renewal was asked for one may act; the rest of the lease is for what is under way to end."""
+"""How long one may act after a renewal was asked for; the rest of the lease is for what is under way to end."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class Leadership:
         *,
         elapsed: Callable[[], float] = clock.elapsed,
         now: Callable[[], datetime] = clock.now,
+        gone: Callable[[str], bool] = identity.gone,
     ) -> None:
         self._leases = leases
         self._namespace = namespace
@@ -66,8 +71,10 @@ class Leadership:
         self._identity = identity
         self._elapsed = elapsed
         self._now = now
+        self._gone = gone
         self._held: Body | None = None
-        self._renewed = 0.0
+        self._sure = 0.0
+        self._silent = False
         self._seen: tuple[object, float] | None = None
         self._told = 0
         self._hurry = asyncio.Event()
@@ -76,25 +83,39 @@ class Leadership:
     @property
     def leading(self) -> bool:
         """Whether one may act at this instant."""
-        return self._held is not None and self._elapsed() - self._renewed < ACT_SECONDS
+        return self._held is not None and self._elapsed() - self._sure < ACT_SECONDS
 
     def term(self) -> int:
         """The term to act in, asked before every act.
 
         Raises:
-            NotLeader: the lease is not held, or was last renewed too long ago.
+            NotLeader: the lease is not held, or was last renewed, or tried to be, too long ago.
         """
         if self._held is None or not self.leading:
             raise NotLeader("the lease is not held")
         return _transitions(self._held)
 
+    def may_write(self) -> None:
+        """See that it makes sense to write to the API server now.
+
+        Raises:
+            NotLeader: as for `term`.
+            kube.Unavailable: it did not answer the last renewal; the next one, at most a second away, says more.
+        """
+        self.term()
+        if self._silent:
+            raise kube.Unavailable("the API server does not answer")
+
     def told(self, term: int) -> None:
         """Hear from a ledger that a later term has been there.
 
         Where another leader is about, the next renewal says so. Where the lease is still ours, the API server has
-        forgotten (an etcd restored from a snapshot), and the term has to pass the one that the ledgers know.
+        forgotten (an etcd restored from a snapshot), and the term has to pass the one that the ledgers know. Where the
+        API server answers others only, the ledger's word is enough.
         """
         self._told = max(self._told, term)
+        if self._silent and self._held is not None and _transitions(self._held) < term:
+            self._lose(f"a ledger knows of term {term}, and the API server does not answer")
         self._hurry.set()
 
     async def run(self) -> None:
@@ -110,7 +131,8 @@ class Leadership:
                     pause = RENEW_SECONDS
             except kube.KubeError as error:
                 if not said:
-                    _log.warning("the lease could not be written, which is tried each second: %s", error)
+                    goes_on = "; the work goes on" if self.leading else ""
+                    _log.warning("the lease could not be written, which is tried each second%s: %s", goes_on, error)
                 said, pause = True, AGAIN_SECONDS
             if self._held is not None and not self.leading:
                 self._lose("it could not be renewed in time")
@@ -124,9 +146,24 @@ class Leadership:
         """Look at the lease once, and take or renew it where that is right.
 
         Raises:
-            kube.KubeError: the API server did not answer; what was believed goes on until its time is over.
+            kube.KubeError: it could not be looked at or written. Where the API server did not answer at all, what was
+                believed when it was asked goes on; otherwise until its time is over.
         """
-        asked = self._elapsed()
+        asked, leading = self._elapsed(), self.leading
+        try:
+            await self._step(asked)
+        except kube.Unavailable:
+            self._silent = True
+            if leading:
+                # Counted from before the question: one that was stopped in the middle of it may know nothing any more.
+                self._sure = asked
+            raise
+        except kube.KubeError:
+            self._silent = False
+            raise
+        self._silent = False
+
+    async def _step(self, asked: float) -> None:
         try:
             lease = await self._leases.read_lease(self._namespace, self._name)
         except kube.NotFound:
@@ -139,12 +176,14 @@ class Leadership:
             await self._write(lease, asked, transitions=held if held > self._told or not self._told else self._told + 1)
             return
         if self._held is not None:
+            # Where the API server has forgotten, the next term must not be one that was.
+            self._told = max(self._told, _transitions(self._held))
             self._lose(f"{holder or 'nobody'} holds it now")
         mark = (holder, spec.get("renewTime"), spec.get("leaseTransitions"))
         if self._seen is None or self._seen[0] != mark:
             self._seen = (mark, asked)
         patience = float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
-        if holder and asked - self._seen[1] < patience:
+        if holder and asked - self._seen[1] < patience and not self._gone(holder):
             return
         await self._write(lease, asked, transitions=max(_transitions(lease), self._told) + 1)
 
@@ -187,7 +226,7 @@ class Leadership:
             self._hurry.set()
             return
         before, self._held = self._held, written
-        self._renewed = asked
+        self._sure = asked
         if before is None or _transitions(before) != transitions:
             _log.info("leading in term %d", transitions)
             self.changed.set()

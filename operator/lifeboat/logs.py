@@ -80,3 +80,5 @@ def configure(form: Literal["text", "json"], level: str) -> None:
     handler.addFilter(_Once())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("lifeboat").setLevel(level)
+    # It warns at each start that signals are not its business; they are ours.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
-import threading
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Final
 
 from lifeboat import clock, http, kube
 from lifeboat.engines.contract import Engine
-from lifeboat.handlers import watch
+from lifeboat.handlers.watch import Watch
 from lifeboat.leader import Leadership
 from lifeboat.metrics import Metrics
 from lifeboat.reconcile.reconciler import Reconciler
@@ -55,7 +53,7 @@ class Service:
         settings = self._settings
         api = await kube.Kube.connect(settings.kubeconfig)
         leader = Leadership(api, settings.lease_namespace, settings.lease_name, settings.identity)
-        writer = Writer(api, self.world, leader.term, settings.identity, now=self._now)
+        writer = Writer(api, self.world, leader.may_write, settings.identity, now=self._now)
         tools = Tools(
             settings=settings,
             kube=api,
@@ -82,7 +80,6 @@ class Service:
             await api.close()
 
     async def _work(self, leader: Leadership, reconciler: Reconciler, writer: Writer, api: kube.Kube) -> None:
-        # What watches cancels, at its end, every task that began after it: so ours begin before, and it ends last.
         tasks = [
             asyncio.create_task(leader.run(), name="leadership"),
             asyncio.create_task(reconciler.run(), name="reconciler"),
@@ -90,36 +87,23 @@ class Service:
         ]
         events = asyncio.create_task(writer.tell_events(), name="events")
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
-        signals = asyncio.create_task(self._take_signals(), name="signals")
-        watch_ends = asyncio.Event()
-        namespaces = self._settings.namespaces
-        watching = asyncio.create_task(
-            watch.run(self.world, api, namespaces, stop=watch_ends, up=self.started), name="watch"
-        )
+        watching = Watch(self.world, api, self._settings.namespaces, up=self.started)
+        watching.start()
         try:
-            done, _ = await asyncio.wait((*tasks, events, watching, stopped), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((*tasks, events, stopped), return_when=asyncio.FIRST_COMPLETED)
         finally:
             _log.info("stopping")
-            for task in (*tasks, signals, stopped):
+            for task in (*tasks, stopped):
                 task.cancel()
-            await asyncio.gather(*tasks, signals, stopped, return_exceptions=True)
+            await asyncio.gather(*tasks, stopped, return_exceptions=True)
             await leader.release()
             await writer.drain(DRAIN_SECONDS)
             events.cancel()
             await asyncio.gather(events, return_exceptions=True)
-            watch_ends.set()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait((watching,), timeout=10)
+            await watching.stop()
         for task in done:
             if task is not stopped and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
-
-    async def _take_signals(self) -> None:
-        """Handle signals ourselves once the watch has taken them: our order of letting go is another one."""
-        await self.started.wait()
-        if threading.current_thread() is threading.main_thread():
-            for each in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(each, self.stop)
 
     async def _kinds_served(self, api: kube.Kube) -> bool:
         """Wait until the API server answers and serves the four kinds."""
@@ -128,7 +112,7 @@ class Service:
             try:
                 for kind in KINDS.values():
                     for namespace in self._settings.namespaces or (None,):
-                        await api.list_names(kind, namespace, limit=1)
+                        await api.list_metadata(kind, namespace, limit=1)
             except kube.KubeError as error:
                 if (news := str(error)) != said:
                     _log.warning("waiting for the API server and the CRDs: %s", news)
@@ -143,7 +127,7 @@ class Service:
             if not self.world.complete:
                 with contextlib.suppress(kube.KubeError):
                     found = [
-                        await api.list_names(kind, namespace, limit=1)
+                        await api.list_metadata(kind, namespace, limit=1)
                         for kind in KINDS.values()
                         for namespace in self._settings.namespaces or (None,)
                     ]

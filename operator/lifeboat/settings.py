@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
-import uuid
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from lifeboat import identity as identities
+
 ZONES_VARIABLE: Final = "LIFEBOAT_ZONES"
 NAMESPACES_VARIABLE: Final = "LIFEBOAT_NAMESPACES"
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-
-
-def _identity() -> str:
-    """A name for this process that no other one ever has, so that a lease is never taken for one's own."""
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +32,7 @@ class Settings:
     poll_moving: float = 0.15
     lease_namespace: str = "default"
     lease_name: str = "lifeboat"
-    identity: str = field(default_factory=_identity)
+    identity: str = field(default_factory=identities.own)
     log_format: Literal["text", "json"] = "text"
     log_level: str = "INFO"
     kubeconfig: Path | None = None

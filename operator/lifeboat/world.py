@@ -124,6 +124,17 @@ class World:
             if key.kind == kind and seen.at < asked and uids.get((key.namespace, key.name)) != uid:
                 self.remove(key, uid)
 
+    def behind(self, kind: str, listed: Iterable[Mapping[str, Any]], asked: float) -> list[Key]:
+        """The objects of a list (their metadata) that are not known in that version, and were not heard of since."""
+        found = []
+        for metadata in listed:
+            key = Key(kind, metadata.get("namespace", ""), metadata["name"])
+            seen = self._seen.get(key) or self._unreadable.get(key)
+            version = metadata["resourceVersion"]
+            if seen is None or (seen.at < asked and seen.body["metadata"]["resourceVersion"] != version):
+                found.append(key)
+        return found
+
     def body(self, key: Key) -> Mapping[str, Any] | None:
         """The raw object, whether it can be read or not."""
         found = self._seen.get(key) or self._unreadable.get(key)

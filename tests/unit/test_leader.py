@@ -1,6 +1,7 @@
 """The lease: who may act, until when, and in which term; against an API server of a few lines and a clock in hand."""
 
 import copy
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,10 +70,18 @@ def api() -> Api:
     return Api()
 
 
-def candidate(api: Api, clock: Clock, name: str) -> Leadership:
+def candidate(api: Api, clock: Clock, name: str, *, gone: Collection[str] = ()) -> Leadership:
     # Each write has another time, as in life; no decision reads it.
     stamps = iter(range(1, 1000))
-    return Leadership(api, "ns", "lifeboat", name, elapsed=clock, now=lambda: datetime.fromtimestamp(next(stamps), UTC))
+    return Leadership(
+        api,
+        "ns",
+        "lifeboat",
+        name,
+        elapsed=clock,
+        now=lambda: datetime.fromtimestamp(next(stamps), UTC),
+        gone=lambda holder: holder in gone,
+    )
 
 
 async def test_the_first_one_leads_and_the_second_waits(api: Api, clock: Clock) -> None:
@@ -118,20 +127,91 @@ async def test_one_that_was_stopped_may_not_act_when_it_continues(api: Api, cloc
         first.term()
 
 
-async def test_an_api_server_that_is_down_ends_the_lease_in_time(api: Api, clock: Clock) -> None:
+async def test_while_the_api_server_answers_nobody_the_leader_goes_on(api: Api, clock: Clock) -> None:
+    first = candidate(api, clock, "first")
+    await first.step()
+    api.down = True
+    for _ in range(60):
+        clock.seconds += leader.AGAIN_SECONDS
+        with pytest.raises(kube.Unavailable):
+            await first.step()
+        assert first.term() == 1
+        with pytest.raises(kube.Unavailable):
+            first.may_write()
+    api.down = False
+    await first.step()
+    first.may_write()
+    assert first.term() == 1
+
+
+async def test_one_that_was_stopped_does_not_go_on_because_the_api_server_is_down(api: Api, clock: Clock) -> None:
+    first = candidate(api, clock, "first")
+    await first.step()
+    api.down = True
+    clock.seconds += leader.ACT_SECONDS
+    for _ in range(3):
+        with pytest.raises(kube.Unavailable):
+            await first.step()
+        with pytest.raises(NotLeader):
+            first.term()
+
+
+async def test_one_that_is_cut_off_hears_of_its_follower_from_a_ledger(api: Api, clock: Clock) -> None:
     first = candidate(api, clock, "first")
     await first.step()
     api.down = True
     clock.seconds += leader.RENEW_SECONDS
     with pytest.raises(kube.Unavailable):
         await first.step()
-    assert first.term() == 1, "what was renewed five seconds ago still holds"
-    clock.seconds += leader.RENEW_SECONDS
+    first.told(2)
+    with pytest.raises(kube.Unavailable):
+        await first.step()
     with pytest.raises(NotLeader):
         first.term()
-    api.down = False
+
+
+async def test_a_refusal_is_no_silence_and_ends_the_lease_in_time(
+    api: Api, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = candidate(api, clock, "first")
     await first.step()
-    assert first.term() == 1
+
+    async def refuse(*_: object) -> Body:
+        raise kube.Rejected("not any more")
+
+    monkeypatch.setattr(api, "read_lease", refuse)
+    for _ in range(2):
+        clock.seconds += leader.RENEW_SECONDS
+        with pytest.raises(kube.Rejected):
+            await first.step()
+    with pytest.raises(NotLeader):
+        first.term()
+
+
+async def test_the_lease_of_a_process_that_is_gone_is_taken_at_once(api: Api, clock: Clock) -> None:
+    first, second = candidate(api, clock, "first"), candidate(api, clock, "second", gone=("first",))
+    await first.step()
+    await second.step()
+    assert second.term() == 2
+
+
+async def test_a_lease_that_went_back_in_time_gives_no_term_twice(api: Api, clock: Clock) -> None:
+    first, second = candidate(api, clock, "first"), candidate(api, clock, "second")
+    await first.step()
+    backup = copy.deepcopy(api.lease)
+    await first.release()
+    await second.step()
+    await second.release()
+    await first.step()
+    assert first.term() == 3
+    api.lease = backup
+    assert api.lease is not None
+    api.lease["spec"]["holderIdentity"] = "third"
+    await first.step()
+    assert not first.leading
+    clock.seconds += leader.LEASE_SECONDS
+    await first.step()
+    assert first.term() == 4
 
 
 async def test_a_released_lease_is_taken_at_once(api: Api, clock: Clock) -> None:

@@ -7,26 +7,36 @@ the world is complete when the first of those is called.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, Final
+import contextlib
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 import kopf
 
 from lifeboat.api.names import GROUP, VERSION
-from lifeboat.kube import Kube
+from lifeboat.kube import Credentials, Kube
 from lifeboat.world import KINDS, Key, World
 
 REQUEST_SECONDS: Final = 30.0
+AGAIN_SECONDS: Final = 1.0
+GOODBYE_SECONDS: Final = 0.25
+"""How long kopf's TLS connections take to close once it has ended; their loop has to live that long."""
 UNUSED_FINALIZER: Final = f"{GROUP}/kopf"
 
+_log = logging.getLogger(__name__)
 
-def registry(world: World, api: Kube) -> kopf.OperatorRegistry:
-    """The handlers that fill this world, speaking to the API server with the credentials of our own client."""
+News: TypeAlias = Callable[[World], None]
+
+
+def registry(tell: Callable[[News], None], credentials: Callable[[], Awaitable[Credentials]]) -> kopf.OperatorRegistry:
+    """The handlers that tell the world, speaking to the API server with the credentials of our own client."""
     made = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=made)
     async def login(**_arguments: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf's own protocol
-        ours = await api.credentials()
+        ours = await credentials()
         scheme, _, token = (ours.token or "").rpartition(" ")
         return kopf.ConnectionInfo(
             server=ours.server,
@@ -42,38 +52,23 @@ def registry(world: World, api: Kube) -> kopf.OperatorRegistry:
 
         @kopf.index(GROUP, VERSION, kind.PLURAL, registry=made, id=f"index-{kind.PLURAL}")
         async def listed(body: kopf.Body, **_: object) -> None:
-            world.put(dict(body))
+            found = dict(body)
+            tell(lambda world: world.put(found))
 
         @kopf.on.event(GROUP, VERSION, kind.PLURAL, registry=made, id=f"event-{kind.PLURAL}")
         async def changed(event: kopf.RawEvent, **_: object) -> None:
-            world.complete = True
             found: Mapping[str, Any] = event["object"]
-            if event["type"] == "DELETED":
-                metadata = found["metadata"]
-                world.remove(Key(found["kind"], metadata["namespace"], metadata["name"]), metadata["uid"])
+            gone = event["type"] == "DELETED"
+            tell(lambda world: _heard(world, found, gone=gone))
 
     return made
 
 
-async def run(world: World, api: Kube, namespaces: tuple[str, ...], *, stop: asyncio.Event, up: asyncio.Event) -> None:
-    """Watch until told to stop; `up` is set once kopf has started, which is when it has taken the signals for itself.
-
-    Kopf cancels, at its end, every task of the loop that began after it did.
-    """
-    handlers = registry(world, api)
-
-    @kopf.on.startup(registry=handlers)
-    async def started(**_: Any) -> None:  # noqa: ANN401 - kopf's own protocol
-        up.set()
-
-    await kopf.operator(
-        registry=handlers,
-        settings=settings(),
-        standalone=True,
-        clusterwide=not namespaces,
-        namespaces=namespaces,
-        stop_flag=stop,
-    )
+def _heard(world: World, body: Mapping[str, Any], *, gone: bool) -> None:
+    world.complete = True
+    if gone:
+        metadata = body["metadata"]
+        world.remove(Key(body["kind"], metadata["namespace"], metadata["name"]), metadata["uid"])
 
 
 def settings() -> kopf.OperatorSettings:
@@ -93,3 +88,72 @@ def settings() -> kopf.OperatorSettings:
     made.watching.server_timeout = 600
     made.watching.client_timeout = 660
     return made
+
+
+class Watch:
+    """Kopf in a thread and a loop of its own.
+
+    There it may end as it likes: what the API server says in its bad moments (503 for as long as a load balancer finds
+    nobody, an error in the middle of a watch) ends kopf, and is no reason to end the work on the servers. It begins
+    anew, and lists everything again.
+    """
+
+    def __init__(self, world: World, api: Kube, namespaces: tuple[str, ...], *, up: asyncio.Event) -> None:
+        self._ours = asyncio.get_running_loop()
+        self._world = world
+        self._api = api
+        self._namespaces = namespaces
+        self._up = up
+        self._ending = threading.Event()
+        self._theirs: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin; `up` is set once kopf has started."""
+        self._thread.start()
+
+    async def stop(self, seconds: float = 10.0) -> None:
+        """End, and wait for that so long."""
+        self._ending.set()
+        if (theirs := self._theirs) is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended by itself
+                theirs[0].call_soon_threadsafe(theirs[1].set)
+        await asyncio.to_thread(self._thread.join, seconds)
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            try:
+                asyncio.run(self._watch())
+            except Exception as error:  # noqa: BLE001 - whatever ended it, it is begun anew
+                _log.warning("the watch broke and begins anew: %s", error)
+            self._ending.wait(AGAIN_SECONDS)
+
+    async def _watch(self) -> None:
+        stop = asyncio.Event()
+        self._theirs = (asyncio.get_running_loop(), stop)
+        if self._ending.is_set():
+            return
+        handlers = registry(self._tell, self._credentials)
+
+        @kopf.on.startup(registry=handlers)
+        async def started(**_: Any) -> None:  # noqa: ANN401 - kopf's own protocol
+            self._tell(lambda _: self._up.set())
+
+        await kopf.operator(
+            registry=handlers,
+            settings=settings(),
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=stop,
+        )
+        await asyncio.sleep(GOODBYE_SECONDS)
+
+    def _tell(self, news: News) -> None:
+        """Let the world hear something, in its own loop and in order."""
+        with contextlib.suppress(RuntimeError):  # that loop has ended: nobody needs to know any more
+            self._ours.call_soon_threadsafe(news, self._world)
+
+    async def _credentials(self) -> Credentials:
+        asked = asyncio.run_coroutine_threadsafe(self._api.credentials(), self._ours)
+        return await asyncio.wrap_future(asked)

@@ -6,6 +6,7 @@ Nothing is decided before the first listing of all four kinds is in: an object n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 from typing import Final
@@ -124,7 +125,11 @@ class Reconciler:
             self._by_key[each[0]] = loop
 
     async def _sweep(self) -> None:
-        """Go through everything that has no loop, and forget what a torn watch did not tell to be gone."""
+        """Go through everything that has no loop, and compare the world with lists: a torn watch misses things.
+
+        After etcd was restored from a backup a watch that goes on from where it was tells nothing for as long as the
+        store needs to get there again.
+        """
         world = self._tools.world
         everything: Iterable[Resource] = (*world.all(ProtectedServer), *world.all(Drill), *world.all(Failover))
         self._loose |= {key_of(each) for each in everything if self._loop_of(key_of(each), each)[0] is None}
@@ -133,7 +138,12 @@ class Reconciler:
             for namespace in self._tools.settings.namespaces or (None,):
                 for name, kind in KINDS.items():
                     self._turned = asked = self._tools.elapsed()
-                    world.keep_only(name, await self._tools.kube.list_names(kind, namespace), asked, namespace)
+                    listed = await self._tools.kube.list_metadata(kind, namespace)
+                    world.keep_only(name, ((m["namespace"], m["name"], m["uid"]) for m in listed), asked, namespace)
+                    for key in world.behind(name, listed, asked):
+                        self._turned = self._tools.elapsed()
+                        with contextlib.suppress(kube.NotFound):
+                            world.put(await self._tools.kube.read(kind, key.namespace, key.name))
         except kube.KubeError as error:
             _log.warning("the objects could not be listed: %s", error)
 

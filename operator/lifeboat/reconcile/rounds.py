@@ -54,6 +54,8 @@ FENCE_SECONDS: Final = 3.0
 RECORD_SECONDS: Final = 10.0
 TELL_SECONDS: Final = 0.3
 """What a pass that takes longer than this has to say is written before its end."""
+UNHEARD_SECONDS: Final = 1.0
+"""How soon what could not be written is written again."""
 RECORD: Final = "record"
 
 _log = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ class ServerRounds:
         self._acted = 0.0
         self._changed = tools.elapsed()
         self._rest: _Rest | None = None
+        self._mute = False
         self.again_in: float | None = None
 
     def rests(self, pair: SitePair, seen: Look) -> bool:
@@ -113,11 +116,13 @@ class ServerRounds:
             except NotLeader:
                 pass
             except kube.KubeError as error:
-                about(_log, *self._key).warning("the status could not be written: %s", error)
-                self.again_in = 1.0
+                self._unheard(error)
+                self._not_later_than(UNHEARD_SECONDS)
             except Exception as error:  # noqa: BLE001 - one server's fault must never end the loop that all others need
                 self._complain("the pass", error)
                 self.again_in = 1.0
+            else:
+                self._mute = False
 
     async def _run(self, pair: SitePair, seen: Look) -> None:
         told = self._tools.elapsed()
@@ -132,7 +137,11 @@ class ServerRounds:
                 return
             plan = self._decide(view)
             if self._tools.elapsed() - told > TELL_SECONDS:
-                await self._report(view, plan)
+                try:
+                    await self._report(view, plan)
+                except kube.KubeError as error:
+                    # What is to be done is done all the same.
+                    self._unheard(error)
                 told = self._tools.elapsed()
             if await self._carry_out(view, plan):
                 self._changed = self._tools.elapsed()
@@ -142,8 +151,8 @@ class ServerRounds:
             elif plan.ledger is None:
                 self._pace.settle(plan.actions)
             view = replace(view, troubles=self._pace.troubles())
-            await self._report(view, plan)
             self._when_again(view, plan)
+            await self._report(view, plan)
             self._take_rest(view, plan)
             return
 
@@ -362,12 +371,21 @@ class ServerRounds:
         if waits and self.again_in is None:
             self.again_in = max(settings.poll_moving, min(waits))
 
+    def _not_later_than(self, seconds: float) -> None:
+        self.again_in = seconds if self.again_in is None else min(self.again_in, seconds)
+
     def _take_rest(self, view: View, plan: Plan) -> None:
         body, rest = self._tools.world.body(self._key), moving.rest_of(view, plan)
         if rest and body is not None:
             self._rest = _Rest(view, body, self._tools.elapsed() + rest.total_seconds())
 
     # --- complaints
+
+    def _unheard(self, error: kube.KubeError) -> None:
+        """Complain once that nothing can be written, until something can."""
+        if not self._mute:
+            about(_log, *self._key).warning("the status could not be written: %s", error)
+        self._mute = True
 
     def _count(self, verb: str, error: Exception) -> None:
         self._tools.metrics.engine_errors.labels(self._engine.name, verb, type(error).__name__).inc()
