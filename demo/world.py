@@ -76,7 +76,8 @@ class World:
 
     def down(self) -> None:
         """End all of it: operator, client, machines, storage daemons, control plane; the folder stays."""
-        self.stop_operator()
+        for log in self.folder.glob("operator*.log"):
+            self.stop_operator(name=log.stem)
         for pid_file in self.folder.rglob("*.pid"):
             end(pid_file)
         self.control_plane.stop()
@@ -158,17 +159,27 @@ class World:
         """What the operator says."""
         return self.folder / "operator.log"
 
-    def start_operator(self, *, seconds: float = 60.0) -> int:
-        """Start the operator in a session of its own, and wait until it is ready; the answer is its pid."""
-        pid_file = self.folder / "operator.pid"
-        running = _pid(pid_file)
-        if running is not None:
+    def start_operator(self, name: str = "operator", *, seconds: float = 60.0) -> int:
+        """Start an operator in a session of its own, and wait until it is ready; the answer is its pid."""
+        pid, port = self.launch_operator(name)
+        deadline = time.monotonic() + seconds
+        while not _answers(port):
+            if not processes.alive(pid) or time.monotonic() > deadline:
+                tail = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise WorldError(f"the operator did not become ready:\n{tail}")
+            time.sleep(0.05)
+        return pid
+
+    def launch_operator(self, name: str = "operator") -> tuple[int, int]:
+        """Start an operator of that name unless it runs, and wait for nothing: its pid, and the port of its pages."""
+        pid_file = self.folder / f"{name}.pid"
+        if (running := _noted(pid_file)) is not None:
             return running
         port = _free_port()
         command = [sys.executable, "-m", "lifeboat", "operator", "--zones", str(self.zones)]
         command += ["--kubeconfig", str(self.kubeconfig), "--http", f"127.0.0.1:{port}"]
         command += ["--lease-namespace", NAMESPACE, *self.extra]
-        with self.operator_log.open("ab") as log:
+        with (self.folder / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -178,21 +189,16 @@ class World:
                 env={**os.environ, **self.environment},
             )
         processes.keep(child)
-        pid_file.write_text(json.dumps({"pid": child.pid, "created": psutil.Process(child.pid).create_time()}))
-        deadline = time.monotonic() + seconds
-        while not _answers(port):
-            if child.poll() is not None or time.monotonic() > deadline:
-                tail = self.operator_log.read_text(encoding="utf-8", errors="replace")[-2000:]
-                raise WorldError(f"the operator did not become ready:\n{tail}")
-            time.sleep(0.05)
-        return child.pid
+        created = psutil.Process(child.pid).create_time()
+        pid_file.write_text(json.dumps({"pid": child.pid, "created": created, "port": port}))
+        return child.pid, port
 
-    def stop_operator(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End the operator: SIGTERM asks it to, SIGKILL is a crash."""
-        pid_file = self.folder / "operator.pid"
-        pid = _pid(pid_file)
-        if pid is not None:
-            process = psutil.Process(pid)
+    def stop_operator(self, how: signal.Signals = signal.SIGTERM, name: str = "operator") -> None:
+        """End an operator: SIGTERM asks it to, SIGKILL is a crash."""
+        pid_file = self.folder / f"{name}.pid"
+        running = _noted(pid_file)
+        if running is not None:
+            process = psutil.Process(running[0])
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(how)
                 _reap(process)
@@ -266,13 +272,14 @@ def end(pid_file: Path) -> None:
     asyncio.run(processes.kill(pid_file))
 
 
-def _pid(pid_file: Path) -> int | None:
+def _noted(pid_file: Path) -> tuple[int, int] | None:
+    """The pid and the port of the operator that a file tells of, None where it does not run."""
     try:
         noted = json.loads(pid_file.read_text(encoding="ascii"))
         process = psutil.Process(noted["pid"])
         same = abs(process.create_time() - noted["created"]) < 0.1
-        return int(noted["pid"]) if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (OSError, ValueError, psutil.Error):
+        return (noted["pid"], noted["port"]) if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (OSError, ValueError, KeyError, psutil.Error):
         return None
 
 
