@@ -1,0 +1,240 @@
+"""`python -m tests.soak SECONDS SEED`: days of bad luck in some minutes, and a judgement at the end.
+
+The seed is told first and decides every choice; what is chosen from depends on how far things are, so a run can be
+replayed roughly, not exactly. Exit code 1 says that something was as it must never be: the folder with the evidence is
+named then, and kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import itertools
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from lifeboat.api.drill import Drill
+from lifeboat.api.failover import Failover
+from lifeboat.api.protectedserver import ProtectedServer
+from lifeboat.engines.ledger import FailoverStage
+from tests.soak import rest
+from tests.soak.book import Book
+from tests.soak.faults import FAULTS, Hurt, NotNow, Undo
+from tests.soak.operations import OPERATIONS, Ask, Life
+from tests.soak.rows import Rows
+from tests.soak.watch import Watcher
+from tests.soak.world import LIVES, Rejected, SoakWorld, Undelivered, kill
+
+LIVE_AT_ONCE: Final = 2
+FAULTS_AT_ONCE: Final = 2
+FAULT_CHANCE: Final = 0.3
+COMMITTED_SECONDS: Final = 20.0
+
+
+class Soak:
+    """One run."""
+
+    def __init__(self, folder: Path, seconds: float, seed: int) -> None:
+        self._seconds = seconds
+        self._chance = random.Random(seed)
+        self.book = Book(folder, seed)
+        self._world = SoakWorld(folder / "world")
+        self._lives: dict[str, Life] = {}
+        self._rows: dict[str, Rows] = {}
+        self._dead: list[str] = []
+        self._next = itertools.count(1)
+        self._committed: dict[str, float] = {}
+        self._undo: list[tuple[float, int, str, Undo]] = []
+        self._order = itertools.count()
+
+    def run(self) -> int:
+        """Do all of it; the exit code."""
+        watcher = Watcher(self._world, self.book, lambda: list(self._rows.values()))
+        try:
+            self.book.note("begin", "a disk to fill" if self._world.mount() else "no disk may be mounted here")
+            self._world.up(lambda step: self.book.note("begin", step))
+            self._world.reconnect()
+            self._world.pair()
+            for _ in range(LIVE_AT_ONCE):
+                self._be_born()
+            watcher.start()
+            self._suffer()
+            self._heal()
+            objects = rest.come_to_rest(self._world, self.book)
+            for rows in self._rows.values():
+                rows.stop()
+            watcher.stop()
+            self._compare()
+            rest.judge(self._world, self.book, objects, self._lives, self._dead)
+        except Exception as error:
+            self.book.violate(f"the soak itself broke: {type(error).__name__}: {error}")
+            raise
+        finally:
+            if self.book.violations:
+                self._world.keep(self.book.folder / "kept")
+            self._world.down()
+            self._world.unmount()
+            self.book.close()
+        return 1 if self.book.violations else 0
+
+    # --- lives
+
+    def _be_born(self) -> None:
+        number = next(self._next)
+        if number > LIVES:
+            return
+        server = f"s{number}"
+        self._world.begin(server)
+        self._lives[server] = Life(server, self.book.elapsed)
+        self._rows[server] = Rows(self._world, self.book, server)
+        self._rows[server].start()
+        self._deliver(f"protect {server}", lambda: self._world.protect(server))
+        self.book.note("life", f"{server} begins")
+
+    def _die(self, life: Life) -> None:
+        """End the life of a committed server: its objects go, and its owner ends the machine."""
+        rows = self._rows.pop(life.server)
+        rows.stop()
+        place = rows.place()
+        if place is not None:
+            rows.verify(place)
+        for kind in (Drill, Failover, ProtectedServer):
+            for name in life.objects[kind]:
+                self._deliver(f"delete {name}", lambda kind=kind, name=name: self._world.delete(kind, name))  # type: ignore[misc]
+        for pid in self._world.recovered(life.server).values():
+            kill(pid)
+        del self._lives[life.server]
+        self._dead.append(life.server)
+        self.book.note("life", f"{life.server} ends: it is committed")
+        self.book.count("lives")
+        self._be_born()
+
+    # --- days of bad luck
+
+    def _suffer(self) -> None:
+        while self.book.elapsed < self._seconds:
+            self._undo_due()
+            for life in list(self._lives.values()):
+                self._look_after(life)
+            if self._chance.random() < FAULT_CHANCE and len(self._undo) < FAULTS_AT_ONCE:
+                self._hurt()
+            else:
+                self._ask()
+            time.sleep(self._chance.uniform(0.3, 2.5))
+
+    def _look_after(self, life: Life) -> None:
+        ledger = self._world.ledger(life.server)
+        record = ledger.failover if ledger is not None else None
+        if record is None or record.stage is not FailoverStage.COMMITTED:
+            return
+        since = self._committed.setdefault(life.server, self.book.elapsed)
+        if self.book.elapsed - since > COMMITTED_SECONDS and self._world.answers("zone-b"):
+            self._die(life)
+
+    def _ask(self) -> None:
+        life = self._chance.choice(list(self._lives.values()))
+        [(_, legal, operation)] = self._chance.choices(OPERATIONS, [weight for weight, _, _ in OPERATIONS])
+        try:
+            life.refresh(self._world)
+            said = operation(Ask(self._world, life, self._chance))
+        except Undelivered as error:
+            self.book.count("asked in vain")
+            self.book.note("unheard", f"{life.server} {operation.__name__}: {error}")
+        except Rejected as error:
+            self.book.count("refused by the API server")
+            self.book.note("rejected", f"{life.server} {operation.__name__}: {error}")
+        else:
+            if said is not None:
+                self.book.count("legal operations" if legal else "illegal operations")
+                self.book.note("ask", f"{life.server} {operation.__name__}: {said}")
+
+    def _hurt(self) -> None:
+        server = self._chance.choice(list(self._lives))
+        [(_, least, most, fault)] = self._chance.choices(FAULTS, [weight for weight, _, _, _ in FAULTS])
+        if any(what.split()[-1] == fault.__name__ for _, _, what, _ in self._undo):
+            return
+        lasts = self._chance.uniform(least, most)
+        try:
+            undo = fault(Hurt(self._world, server, self._chance))
+        except NotNow:
+            return
+        self.book.count("faults")
+        self.book.count(f"fault {fault.__name__}")
+        self.book.note("fault", f"{fault.__name__} ({server}), {lasts:.1f} s")
+        if undo is not None:
+            heapq.heappush(
+                self._undo, (self.book.elapsed + lasts, next(self._order), f"{server} {fault.__name__}", undo)
+            )
+
+    def _undo_due(self, *, all_of_them: bool = False) -> None:
+        while self._undo and (all_of_them or self._undo[0][0] <= self.book.elapsed):
+            _, _, what, undo = heapq.heappop(self._undo)
+            undo()
+            self.book.note("over", what)
+
+    # --- and the end
+
+    def _heal(self) -> None:
+        """Undo every fault; owners start what should run."""
+        self._undo_due(all_of_them=True)
+        for zone in ("zone-a", "zone-b"):
+            self._world.answer(zone)
+        self._world.start_operator()
+        for server in self._lives:
+            ledger = self._world.ledger(server)
+            if ledger is None or ledger.failover is None:
+                self._world.owner_starts(server)
+        for life in self._lives.values():
+            self._deliver("look", lambda life=life: life.refresh(self._world))  # type: ignore[misc]
+            if life.server not in life.objects[ProtectedServer]:
+                self._deliver(f"protect {life.server}", lambda life=life: self._world.protect(life.server))  # type: ignore[misc]
+        self.book.note("heal", "every fault is over")
+
+    def _compare(self) -> None:
+        for rows in self._rows.values():
+            place = rows.place()
+            if place is not None and not rows.verify(place):
+                self.book.violate(
+                    f"{rows.server}: nobody answers at {place.host}, where its ledger says that it serves"
+                )
+
+    def _deliver(self, what: str, ask: Callable[[], object]) -> None:
+        """Ask until the API server answers."""
+        while True:
+            try:
+                ask()
+            except Undelivered:
+                self._undo_due()
+                time.sleep(0.5)
+            except Rejected as error:
+                self.book.note("rejected", f"{what}: {error}")
+                return
+            else:
+                return
+
+
+def main() -> int:
+    """Run one soak."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("seconds", type=float, nargs="?", default=900.0)
+    parser.add_argument("seed", type=int, nargs="?", default=None)
+    chosen = parser.parse_args()
+    seed = chosen.seed if chosen.seed is not None else secrets.randbelow(1_000_000)
+    folder = Path(tempfile.mkdtemp(prefix="lifeboat-soak-"))
+    code = Soak(folder, chosen.seconds, seed).run()
+    if code == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        sys.stdout.write(f"seed {seed}; the evidence is in {folder}: actions.log, and kept/ with logs and ledgers\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""What goes wrong: each fault begins, lasts, and is over; some are over at once.
+
+To add one, write a function that hurts and returns how it is undone (None where there is nothing to undo), or raises
+`NotNow`, and give it a row in `FAULTS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from demo.controlplane.plane import ControlPlaneError
+from tests.soak.world import SoakWorld, kill, primary_ip
+
+Undo = Callable[[], None]
+
+
+class NotNow(Exception):
+    """Raised where a fault makes no sense at the moment."""
+
+
+@dataclass(frozen=True)
+class Hurt:
+    """What a fault has in hand; `server` is the one that it is about, if it is about one."""
+
+    world: SoakWorld
+    server: str
+    chance: random.Random
+
+
+Fault = Callable[[Hurt], Undo | None]
+
+
+def operator_killed(hurt: Hurt) -> Undo | None:
+    """SIGKILL, and a start some seconds later."""
+    hurt.world.stop_operator(signal.SIGKILL)
+
+    def start() -> None:
+        hurt.world.launch_operator()
+
+    return start
+
+
+def operator_stopped(hurt: Hurt) -> Undo | None:
+    """SIGSTOP, and SIGCONT later: before or after its lease has run out."""
+    pid, _ = hurt.world.launch_operator()
+    os.kill(pid, signal.SIGSTOP)
+
+    def resume() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    return resume
+
+
+def second_operator(hurt: Hurt) -> Undo | None:
+    """Another operator, started by mistake."""
+    hurt.world.launch_operator("operator-2")
+    how = hurt.chance.choice([signal.SIGTERM, signal.SIGKILL])
+    return lambda: hurt.world.stop_operator(how, "operator-2")
+
+
+def api_server_away(hurt: Hurt) -> Undo | None:
+    """API server and etcd are stopped, and come back with what they had."""
+    plane = hurt.world.control_plane
+    if not plane.running:
+        raise NotNow
+    plane.stop()
+
+    def start() -> None:
+        with contextlib.suppress(ControlPlaneError):
+            plane.start()
+
+    return start
+
+
+def primary_silent(hurt: Hurt) -> Undo | None:
+    """The primary zone does not answer; what runs there goes on."""
+    hurt.world.silence("zone-a")
+    return lambda: hurt.world.answer("zone-a")
+
+
+def recovery_silent(hurt: Hurt) -> Undo | None:
+    """The recovery zone does not answer; what runs there goes on."""
+    hurt.world.silence("zone-b")
+    return lambda: hurt.world.answer("zone-b")
+
+
+def replica_killed(hurt: Hurt) -> Undo | None:
+    """SIGKILL of the storage daemon that takes the copy."""
+    pid = hurt.world.replica_pid(hurt.server)
+    if pid is None:
+        raise NotNow
+    kill(pid)
+    return None
+
+
+def source_killed(hurt: Hurt) -> Undo | None:
+    """A power cut at the primary site; its owner starts it later, if the zone lets him."""
+    pid = hurt.world.source_pid(hurt.server)
+    if pid is None:
+        raise NotNow
+    kill(pid)
+
+    def owner_starts() -> None:
+        if hurt.world.answers("zone-a"):
+            hurt.world.owner_starts(hurt.server)
+
+    return owner_starts
+
+
+def source_reboots(hurt: Hurt) -> Undo | None:
+    """The guest reboots by itself."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{primary_ip(hurt.server)}/cgi-bin/reboot", timeout=5):
+            return None
+    except OSError as error:
+        raise NotNow from error
+
+
+def recovered_killed(hurt: Hurt) -> Undo | None:
+    """SIGKILL of a machine that was started at the recovery site."""
+    found = hurt.world.launched(hurt.server)
+    if not found:
+        raise NotNow
+    kill(found[hurt.chance.choice(sorted(found))])
+    return None
+
+
+def disk_full(hurt: Hurt) -> Undo | None:
+    """Something fills the recovery zone's disk."""
+    filler = hurt.world.fill()
+    if filler is None:
+        raise NotNow
+    return lambda: filler.unlink(missing_ok=True)
+
+
+# weight, how long in seconds from and to, what it is
+FAULTS: tuple[tuple[int, float, float, Fault], ...] = (
+    (5, 0.5, 5, operator_killed),
+    (2, 3, 25, operator_stopped),
+    (2, 10, 40, second_operator),
+    (2, 5, 40, api_server_away),
+    (2, 3, 25, primary_silent),
+    (2, 3, 15, recovery_silent),
+    (3, 0, 0, replica_killed),
+    (3, 3, 20, source_killed),
+    (1, 0, 0, source_reboots),
+    (1, 0, 0, recovered_killed),
+    (2, 5, 20, disk_full),
+)
