@@ -44,6 +44,7 @@ class Metrics:
         )
         self.leader = Gauge("lifeboat_leader", "1 while this process acts", registry=self.registry)
         self._phases: dict[Key, str] = {}
+        self._known: set[Key] = set()
         self._newest: dict[Key, datetime] = {}
 
     def text(self, now: datetime) -> bytes:
@@ -54,6 +55,7 @@ class Metrics:
 
     def server(self, key: Key, view: View, status: Mapping[str, Any]) -> None:
         """Take in what was just seen of a protected server; what is unknown has no series."""
+        self._known.add(key)
         self._set_phase(key, status.get("phase"))
         replica = known(view.way.replica)
         self._set(self._lag, key, replica.lag_seconds if replica is not None else None)
@@ -68,10 +70,12 @@ class Metrics:
 
     def recovery(self, key: Key, status: Mapping[str, Any]) -> None:
         """Take in the recovery time of a drill or failover."""
+        self._known.add(key)
         self._set(self._rto[key.kind], key, (status.get("timings") or {}).get("rtoSeconds"))
 
     def forget(self, key: Key) -> None:
         """Drop the series of an object that is gone."""
+        self._known.discard(key)
         self._set_phase(key, None)
         self._newest.pop(key, None)
         gauges: Iterable[Gauge] = (self._lag, self._copied, self._total, self._points, self._age)
@@ -79,6 +83,11 @@ class Metrics:
             gauges = (self._rto[key.kind],)
         for gauge in gauges:
             self._set(gauge, key, None)
+
+    def forget_all(self) -> None:
+        """Drop the series of all objects: who does not act does not look, and must not tell what is not so any more."""
+        for key in list(self._known):
+            self.forget(key)
 
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(f"lifeboat_{name}", meaning, (*_OBJECT, *labels), registry=self.registry)

@@ -190,6 +190,23 @@ async def test_every_verb_refuses_a_stale_term(stage: Stage, harness: Harness) -
 # Replication
 
 
+async def test_a_start_that_was_cut_off_at_any_moment_is_finished_when_it_is_asked_again(
+    stage: Stage, harness: Harness
+) -> None:
+    for run, seconds in enumerate((0.0, 0.01, 0.03, 0.1, 0.2, 0.4), start=1):
+        with contextlib.suppress(TimeoutError, Retry):
+            async with asyncio.timeout(seconds):
+                await stage.perform(stage.copy(run))
+        await harness.restart_engine()
+        await stage.perform(stage.copy(run))
+        await stage.reaches(ReplicaState.SYNCED)
+        assert (await stage.replica()).run == run
+    await harness.write(1)
+    await stage.perform(TakePoint("point-1"))
+    await stage.launch("drill", "point-1", stage.shape(isolated=True))
+    assert await harness.contents("drill") == 1
+
+
 async def test_starting_replication_twice_starts_one_copy(stage: Stage, harness: Harness) -> None:
     await stage.perform(stage.copy())
     await harness.restart_engine()

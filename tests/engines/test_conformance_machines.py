@@ -19,6 +19,7 @@ from lifeboat.engines.verbs import (
     RemoveMachine,
     StopReplication,
     TakePoint,
+    Verb,
 )
 from tests.engines.harness import Harness, Stage, known
 
@@ -52,6 +53,41 @@ async def test_two_launches_at_the_same_moment_make_one_machine(stage: Stage, ha
     await stage.up("machine-1")
     assert list(await stage.machines()) == ["machine-1"]
     assert await harness.contents("machine-1") == 1
+
+
+async def test_a_verb_that_is_cut_off_at_any_moment_is_done_once_when_it_is_asked_again(
+    stage: Stage, harness: Harness
+) -> None:
+    """A deadline, and a leader that lets go, cancel what is under way wherever it is."""
+    shape = stage.shape()
+    for verb in (TakePoint("cut-off"), Launch("machine-1", "point-1", shape), Halt("machine-1")):
+        for seconds in (0.0, 0.003, 0.01, 0.03, 0.1, 0.3):
+            with contextlib.suppress(TimeoutError, Retry):
+                async with asyncio.timeout(seconds):
+                    await stage.perform(verb)
+        await _done(stage, verb)
+        assert (await stage.points()).count("cut-off") == 1
+    await _done(stage, Launch("machine-1", "point-1", shape))
+    await stage.up("machine-1")
+    assert list(await stage.machines()) == ["machine-1"]
+    assert await harness.contents("machine-1") == 1
+    with contextlib.suppress(TimeoutError, Retry):
+        async with asyncio.timeout(0.03):
+            await stage.perform(RemoveMachine("machine-1"))
+    await _done(stage, RemoveMachine("machine-1"))
+    assert not await stage.machines()
+
+
+async def _done(stage: Stage, verb: Verb) -> None:
+    """Ask until it is done, as the operator does."""
+    for _ in range(50):
+        try:
+            await stage.perform(verb)
+        except Retry:
+            await stage.pause()
+        else:
+            return
+    raise AssertionError(f"{verb} is never done")
 
 
 @pytest.mark.guest

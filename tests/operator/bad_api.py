@@ -43,9 +43,9 @@ class BadApi:
         self.requests = 0
         self._watches: dict[web.StreamResponse, asyncio.Event] = {}
         self._last_words = b""
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop
         self._up = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._connections: set[asyncio.Transport] = set()
 
     def __enter__(self) -> Self:
@@ -83,13 +83,8 @@ class BadApi:
 
         self._loop.call_soon_threadsafe(tear)
 
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._run())
-        self._loop.close()
-
-    async def _run(self) -> None:
-        self._over = asyncio.Event()
+    async def _serve(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         context = ssl.create_default_context(cafile=self._authority)
         connector = aiohttp.TCPConnector(ssl=context, limit=0)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self._session:
@@ -120,7 +115,7 @@ class BadApi:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _SKIPPED}
         headers["Authorization"] = f"Bearer {self._token}"
         url = f"{self._server}{request.path_qs}"
-        body = await request.read()
+        body = await request.read() or None
         timeout = aiohttp.ClientTimeout(total=None, connect=5)
         async with self._session.request(request.method, url, data=body, headers=headers, timeout=timeout) as found:
             kept = {key: value for key, value in found.headers.items() if key.lower() not in _SKIPPED}
@@ -135,18 +130,19 @@ class BadApi:
 
     async def _watch(self, answer: web.StreamResponse, read: Callable[[], Awaitable[Any]]) -> None:
         told = self._watches[answer] = asyncio.Event()
+        telling, reading = asyncio.ensure_future(told.wait()), asyncio.ensure_future(read())
         try:
-            telling = asyncio.ensure_future(told.wait())
             while True:
-                reading = asyncio.ensure_future(read())
                 await asyncio.wait((reading, telling), return_when=asyncio.FIRST_COMPLETED)
                 if telling.done():
-                    reading.cancel()
                     await answer.write(self._last_words)
                     return
                 if not (data := reading.result()):
-                    telling.cancel()
                     return
                 await answer.write(data)
+                reading = asyncio.ensure_future(read())
         finally:
             del self._watches[answer]
+            for each in (telling, reading):
+                each.cancel()
+            await asyncio.gather(telling, reading, return_exceptions=True)

@@ -34,7 +34,7 @@ from tests.soak.world import LIVES, Rejected, SoakWorld, Undelivered, kill
 
 LIVE_AT_ONCE: Final = 2
 FAULTS_AT_ONCE: Final = 2
-FAULT_CHANCE: Final = 0.3
+FAULT_CHANCE: Final = 0.25
 COMMITTED_SECONDS: Final = 20.0
 
 
@@ -65,6 +65,7 @@ class Soak:
             for _ in range(LIVE_AT_ONCE):
                 self._be_born()
             watcher.start()
+            self._wait_for_points()
             self._suffer()
             self._heal()
             objects = rest.come_to_rest(self._world, self.book)
@@ -118,8 +119,16 @@ class Soak:
 
     # --- days of bad luck
 
+    def _wait_for_points(self) -> None:
+        """Bad luck begins once there is something to lose."""
+        while any(not life.status.get("recoveryPoints") for life in self._lives.values()):
+            time.sleep(0.5)
+            for life in self._lives.values():
+                life.refresh(self._world)
+
     def _suffer(self) -> None:
-        while self.book.elapsed < self._seconds:
+        ends = self.book.elapsed + self._seconds
+        while self.book.elapsed < ends:
             self._undo_due()
             for life in list(self._lives.values()):
                 self._look_after(life)

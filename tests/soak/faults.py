@@ -145,10 +145,10 @@ def disk_full(hurt: Hurt) -> Undo | None:
 FAULTS: tuple[tuple[int, float, float, Fault], ...] = (
     (5, 0.5, 5, operator_killed),
     (2, 3, 25, operator_stopped),
-    (2, 10, 40, second_operator),
+    (1, 10, 40, second_operator),
     (2, 5, 40, api_server_away),
     (2, 3, 25, primary_silent),
-    (2, 3, 15, recovery_silent),
+    (1, 3, 12, recovery_silent),
     (3, 0, 0, replica_killed),
     (3, 3, 20, source_killed),
     (1, 0, 0, source_reboots),

@@ -393,7 +393,7 @@ OPERATIONS: tuple[tuple[int, bool, Operation], ...] = (
     (6, True, drill),
     (3, True, clear_drill),
     (2, True, delete_drill),
-    (8, True, fail_over),
+    (12, True, fail_over),
     (4, True, change_point),
     (2, True, first_attempt_again),
     (3, True, change_instance),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -184,7 +183,7 @@ def _no_orphan(world: SoakWorld, book: Book, server: str, ledger: Ledger) -> Non
     recorded: set[str] = set()
     if replica.exists():
         record = json.loads(replica.read_text())
-        recorded = {Path(disk).name for layer in record["layers"] for disk in layer["disks"]}
+        recorded = {f"{disk}.{layer['number']}.qcow2" for layer in record["layers"] for disk in layer["disks"]}
     if strange := files - recorded:
         book.violate(f"{server}: images that no layer of the replica has: {', '.join(sorted(strange))}")
 

@@ -100,6 +100,7 @@ class Reconciler:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._tools.verifier.close()
+            self._tools.metrics.forget_all()
 
     async def _sleep(self, seconds: float) -> None:
         """Wait for a pair to come or go, for an object without a loop, or so long."""

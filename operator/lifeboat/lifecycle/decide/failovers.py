@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from lifeboat.api import values
 from lifeboat.api.common import Result
 from lifeboat.api.failover import Failover, FailoverPhase, FailoverType
 from lifeboat.engines import verbs
@@ -135,10 +136,10 @@ def expired(failover: Failover, now: datetime) -> bool:
 
 def too_late(failover: Failover, why: str) -> Notice:
     """What to tell of a Failover that will not start any more."""
-    minutes = failover.spec.start_deadline.total_seconds() / 60
+    deadline = values.format_duration(failover.spec.start_deadline)
     return Notice(
         reasons.NOT_ACCEPTED,
-        f"it could not start within {minutes:g} min of its creation ({why}) and will not start any more; "
+        f"it could not start within {deadline} of its creation ({why}) and will not start any more; "
         "if a failover is still wanted, create another one",
     )
 
