@@ -6,6 +6,7 @@ is, and the next one takes its place. So every life begins with known disks.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -76,9 +77,10 @@ class SoakWorld(World):
         filler = self._zone_b / "filler"
         if not self._mounted or filler.exists():
             return None
-        usage = os.statvfs(self._zone_b)
-        with filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(4096, usage.f_bavail * usage.f_frsize))
+        block = bytes(1 << 20)
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(block):  # until there is no room left
+                pass
         return filler
 
     # --- people in the zones

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import web
@@ -167,6 +167,52 @@ async def test_the_script_waits_for_the_client_and_runs_once(verifier: Verifier,
     assert found.ready_at is not None
     assert not verifier.start("web", job(machine, script=Content("echo hello")), lambda: None)
     assert len(machine.ran) == 3
+
+
+async def test_a_long_script_is_not_called_failed_for_one_slow_answer(machine: Machine) -> None:
+    time = datetime.now(UTC)
+
+    def lasts(seconds: float, outcome: ScriptOutcome | Exception) -> Callable[[], ScriptOutcome | Exception]:
+        def pass_by() -> ScriptOutcome | Exception:
+            nonlocal time
+            time += timedelta(seconds=seconds)
+            return outcome
+
+        return pass_by
+
+    runs = [lasts(400, Retry("slow")), lasts(5, Retry("slow")), lasts(30, ScriptOutcome(0, "done"))]
+
+    async def run_script(*_: object) -> ScriptOutcome:
+        outcome = runs.pop(0)()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    machine.run_script = run_script  # type: ignore[method-assign, assignment]
+    verifier = Verifier(now=lambda: time)
+    found = await proved(verifier, job(machine, script=Content("sleep 430")))
+    assert found.script == ScriptOutcome(0, "done")
+    assert not runs
+    await verifier.close()
+
+
+async def test_a_client_that_never_answers_fails_the_script_in_the_end(machine: Machine) -> None:
+    time = datetime.now(UTC)
+
+    async def run_script(*_: object) -> ScriptOutcome:
+        nonlocal time
+        time += timedelta(seconds=10)
+        raise Retry("the client is silent")
+
+    machine.run_script = run_script  # type: ignore[method-assign, assignment]
+    verifier = Verifier(now=lambda: time)
+    what = job(machine, script=Content("x"))
+    late = Job(what.machine, what.engine, what.target, time - timedelta(seconds=400), what.checks, what.script)
+    found = await proved(verifier, late)
+    assert found.script is not None
+    assert found.script.exit_code is None
+    assert "the client is silent" in found.script.output
+    await verifier.close()
 
 
 async def test_a_secret_script_keeps_its_output_to_itself(verifier: Verifier, machine: Machine) -> None:

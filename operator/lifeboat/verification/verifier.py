@@ -27,6 +27,10 @@ from lifeboat.verification.scripts import Content, ScriptProblem
 RETRY_SECONDS: Final = 0.25
 BOOT_SECONDS: Final = 300.0
 """How long a machine's client may take until it answers."""
+SILENCE_SECONDS: Final = 60.0
+"""How long a client may be silent that has answered before, or in whose machine the script may be under way already."""
+ANSWERED_SECONDS: Final = 15.0
+"""What takes longer than this was answered at first: the script was begun, and only its end is not known."""
 SCRIPT_SECONDS: Final = 600.0
 """How long the script itself may take."""
 
@@ -124,10 +128,12 @@ class Verifier:
     async def _script(self, job: Job) -> ScriptOutcome:
         """Run the script once, as soon as the machine's client answers."""
         assert job.script is not None  # noqa: S101 - the caller has looked
-        once = self._now() + timedelta(seconds=RETRY_SECONDS)
-        boot_ends = max(job.launched_at + timedelta(seconds=BOOT_SECONDS), once)
+        silence = timedelta(seconds=SILENCE_SECONDS)
+        begins = self._now()
+        gives_up = max(job.launched_at + timedelta(seconds=BOOT_SECONDS), begins + silence)
+        last = gives_up + timedelta(seconds=SCRIPT_SECONDS)
         problem = ""
-        while self._now() < boot_ends:
+        while (tried := self._now()) < min(gives_up, last):
             try:
                 content = await job.script()
                 script = Script(key=f"script-{job.machine}", content=content.text)
@@ -135,6 +141,8 @@ class Verifier:
                     outcome = await job.engine.run_script(job.target(), job.machine, script, SCRIPT_SECONDS)
             except (Retry, TimeoutError) as error:
                 problem = str(error) or "the machine's client did not answer in time"
+                if self._now() - tried > timedelta(seconds=ANSWERED_SECONDS):
+                    gives_up = max(gives_up, self._now() + silence)
             except ScriptProblem as error:
                 if not error.waits:
                     return ScriptOutcome(None, str(error))
@@ -146,7 +154,8 @@ class Verifier:
             else:
                 return replace(outcome, output="") if content.secret else outcome
             await asyncio.sleep(RETRY_SECONDS)
-        return ScriptOutcome(None, f"it could not be run within {BOOT_SECONDS:g} s of the start: {problem}"[:1024])
+        waited = (self._now() - job.launched_at).total_seconds()
+        return ScriptOutcome(None, f"it has not ended {waited:.0f} s after the start: {problem}"[:1024])
 
     async def _checks(self, job: Job) -> tuple[CheckOutcome, ...]:
         if not job.checks:
