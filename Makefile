@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test test-unit test-engines test-faults lint up down crds clean
+.PHONY: demo test test-unit test-engines test-faults soak lint up down crds clean
 
 # The whole story on this machine: protect, replicate, drill, lose a zone, fail over, change the point, commit.
 demo: $(READY)
@@ -35,6 +35,11 @@ test-engines: $(READY)
 test-faults: $(READY)
 	$(BIN)/python -m demo prepare
 	$(BIN)/python -m pytest tests/faults --matrix -v $(if $(CELLS),-k '$(CELLS)')
+
+# Bad luck at random, judged at the end: `make soak SECONDS=900 SEED=7`. Without a seed there is a new one, told first.
+SECONDS ?= 900
+soak: $(READY)
+	$(BIN)/python -m tests.soak $(SECONDS) $(SEED)
 
 lint: $(READY)
 	$(BIN)/ruff check .

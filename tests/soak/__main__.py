@@ -35,6 +35,7 @@ from tests.soak.world import LIVES, Rejected, SoakWorld, Undelivered, kill
 LIVE_AT_ONCE: Final = 2
 FAULTS_AT_ONCE: Final = 2
 FAULT_CHANCE: Final = 0.25
+ASK_IN_VAIN_CHANCE: Final = 0.1
 COMMITTED_SECONDS: Final = 20.0
 
 
@@ -134,7 +135,7 @@ class Soak:
                 self._look_after(life)
             if self._chance.random() < FAULT_CHANCE and len(self._undo) < FAULTS_AT_ONCE:
                 self._hurt()
-            else:
+            elif self._world.control_plane.running or self._chance.random() < ASK_IN_VAIN_CHANCE:
                 self._ask()
             time.sleep(self._chance.uniform(0.3, 2.5))
 

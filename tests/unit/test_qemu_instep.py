@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.inventory import Inventory
 from lifeboat.engines.qemu.mirror import Mirror, Progress
 from lifeboat.engines.qemu.qmp import Monitors
-from lifeboat.engines.qemu.records import DiskRecord, ReplicaRecord
+from lifeboat.engines.qemu.records import DiskRecord, Layer, ReplicaRecord, layer_file
 from lifeboat.engines.qemu.zones import Zone
 
 
@@ -57,6 +58,24 @@ def test_the_last_of_a_resync_has_to_arrive(zone: Zone, instep: InStep) -> None:
         (125, 150, True, Progress.SYNCED),
     ):
         assert instep.judge(zone, torn, seen(offset, length, clean=clean)).progress is progress
+
+
+def test_a_tip_is_as_old_as_it_was_last_seen_in_step_whatever_its_images_say(zone: Zone) -> None:
+    elapsed = 0.0
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    instep = InStep(Monitors(), lambda: began + timedelta(seconds=elapsed), lambda: elapsed)
+    tip = Layer(number=1, disks=("system",), base=True)
+    known = record(synced=True).model_copy(update={"layers": (tip,), "tip": 1, "replicating": True})
+    image = layer_file(zone, known, tip, 0)
+    image.parent.mkdir(parents=True)
+    image.touch()
+    os.utime(image, (0, (began + timedelta(seconds=8)).timestamp()))
+    instep.note(zone, known)
+    assert instep.tip_time(zone, known) == began
+    elapsed = 10.0
+    assert instep.tip_time(zone, known) == began, "what reached a full disk later is not all that was written"
+    later = InStep(Monitors(), lambda: began + timedelta(seconds=10), lambda: 0.0)
+    assert later.tip_time(zone, known) == began + timedelta(seconds=8), "nobody who lives has seen more"
 
 
 def test_what_stands_still_is_left_as_it_is(zone: Zone, instep: InStep) -> None:

@@ -98,11 +98,18 @@ class InStep:
         return max(0.0, (self._clock() - last).total_seconds())
 
     def tip_time(self, target: Zone, record: ReplicaRecord) -> datetime:
-        """Up to when the tip holds the source's writes: now while in step, else the latest moment that proves it."""
+        """Up to when the tip holds the source's writes: now while in step, else the latest moment that proves it.
+
+        That is when it was last seen in step. Where nobody who still lives has seen that, the images have to tell, and
+        know less: on a disk that fills up, or while only one of the disks is written to, they are newer than what is
+        whole in them.
+        """
         now = self._clock()
         if self.now(target, record.server_id):
             return now
         last = self._last(target, record)
+        if last is not None and self._window(target, record.server_id).synced is not None:
+            return min(now, max(last, record.synced_at or last))
         moments = [] if last is None else [last]
         if record.tip is not None and record.replicating:
             # The last write that arrived; the images are written at once.
