@@ -53,7 +53,11 @@ class Connection:
 
     def upward(self, now: float) -> None:
         """Pass on from QEMU what there is and what the replica's side takes."""
+        # Less than was asked for means that there is no more now: not asking again saves a call.
+        short = False
         while self._drained():
+            if short:
+                return
             if self._payload >= _SMALL:
                 try:
                     moved = os.splice(self.near.fileno(), self._writer, min(self._payload, _CHUNK), flags=_FLAGS)
@@ -70,6 +74,7 @@ class Connection:
                 return
             if not data:
                 raise Broken("source", "the source has closed the connection")
+            short = len(data) < _SMALL
             self._up += data
             ready = self._requests(now) if self.transmitting else len(self._up)
             self._to_far = memoryview(bytes(self._up[:ready]))
@@ -79,7 +84,8 @@ class Connection:
         """Send what waits for the replica; true when nothing waits any more."""
         try:
             while self._to_far:
-                sent = self.far.send(self._to_far)
+                # A header without its payload makes no packet of its own.
+                sent = self.far.send(self._to_far, socket.MSG_MORE if self._payload else 0)
                 self._passed += sent
                 self._to_far = self._to_far[sent:]
             while self._piped:
@@ -111,11 +117,14 @@ class Connection:
 
     def downward(self, now: float) -> None:
         """Pass on to QEMU what the replica answers, whole answers only."""
+        short = False
         while True:
             try:
                 while self._to_near:
                     self._to_near = self._to_near[self.near.send(self._to_near) :]
-                data = self.far.recv(_CHUNK)
+                if short:
+                    return
+                data = self.far.recv(_SMALL)
             except BlockingIOError:
                 return
             if not data:
@@ -124,6 +133,7 @@ class Connection:
             self._down += data
             parts = self._answers(now) if self.transmitting else self._agreement()
             self._to_near = memoryview(b"".join(parts))
+            short = len(data) < _SMALL
 
     def _agreement(self) -> list[bytes]:
         """Follow the handshake to its end.
@@ -141,9 +151,9 @@ class Connection:
             magic, option, reply, length = nbd.OPTION_REPLY.unpack_from(self._down)
             if magic != nbd.OPTION_REPLY_MAGIC:
                 raise Broken("protocol", "what answers there does not speak NBD as it should")
-            if len(self._down) < 20 + length:
+            if len(self._down) < nbd.OPTION_REPLY.size + length:
                 break
-            data = bytearray(self._take(20 + length))
+            data = bytearray(self._take(nbd.OPTION_REPLY.size + length))
             if reply == nbd.INFO and length >= 12 and data[20:22] == b"\0\0":
                 (flags,) = struct.unpack_from(">H", data, 30)
                 struct.pack_into(">H", data, 30, flags & ~nbd.CAN_FLUSH)

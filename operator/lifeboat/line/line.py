@@ -97,8 +97,9 @@ class Line:
     @staticmethod
     def _pass_on(connection: Connection, states: Mapping[int, int], now: float) -> None:
         near, far = states.get(connection.near.fileno(), 0), states.get(connection.far.fileno(), 0)
-        if near | far:
+        if far & select.EPOLLIN or near & select.EPOLLOUT:
             connection.downward(now)
+        if near & select.EPOLLIN or far & select.EPOLLOUT:
             connection.upward(now)
         if near & _ENDED:
             raise Broken("source", "the source has closed the connection")

@@ -13,7 +13,7 @@ SILENT = 0.7
 """Seconds without any sign of the replica that are a break."""
 SLOW = 2.0
 SLOW_CLEARING = 10.0
-_SLOWEST_START = 512 << 10
+_SLOWEST = 512 << 10
 OWN = 0x4C69666562656174
 """The handle of the line's own requests. QEMU makes its handles of addresses, which are smaller."""
 
@@ -68,22 +68,22 @@ class Watch:
             self.moved = self.served = now
         self.acknowledged = acknowledged
 
-    def patience(self, request: Request, now: float, least: float) -> float:
-        """How long to wait for this request: `least`, or as long as its size takes on a slow connection."""
-        rate = self.answered / max(now - self.busy_since, 0.001) if self.answered else _SLOWEST_START
-        return max(least, 2 * request.length / rate)
+    def patience(self, request: Request, least: float) -> float:
+        """How long to wait for this request: `least`, or twice what its size takes at the pace so far."""
+        pace = self.answered / max(self.served - self.busy_since, 0.001) if self.answered else 0.0
+        return max(least, 2 * request.length / max(pace, _SLOWEST))
 
     def problem(self, now: float) -> Broken | None:
         """Why this connection counts as broken now, or None."""
         oldest = next(iter(self.under_way.values()), None)
         if oldest is None:
             return None
-        if now - max(oldest.sent, self.moved) > self.patience(oldest, now, SILENT):
+        if now - max(oldest.sent, self.moved) > self.patience(oldest, SILENT):
             return Broken("silent", f"no answer for {now - max(oldest.sent, self.moved):.1f} s")
         theirs = [request for handle, request in self.under_way.items() if handle != OWN]
         if theirs:
             clearing = all(request.kind in nbd.MAY_TAKE_LONG for request in theirs)
-            limit = self.patience(theirs[0], now, SLOW_CLEARING if clearing else SLOW)
+            limit = self.patience(theirs[0], SLOW_CLEARING if clearing else SLOW)
             waited = now - max(theirs[0].sent, self.served)
             if waited > limit:
                 return Broken("slow", f"a write has not ended for {waited:.1f} s")
