@@ -159,9 +159,10 @@ def test_the_handshake_is_followed_and_flushing_hidden(ends: Ends) -> None:
     ends.answer(nbd.HELLO + b"\0\3")
     info = b"\0\0" + (MIB).to_bytes(8, "big") + (0xFF).to_bytes(2, "big")
     ends.answer(nbd.OPTION_REPLY.pack(nbd.OPTION_REPLY_MAGIC, nbd.GO, nbd.INFO, len(info)) + info)
-    assert not ends.connection.transmitting
+    states = [ends.connection.transmitting]
     ends.answer(nbd.OPTION_REPLY.pack(nbd.OPTION_REPLY_MAGIC, nbd.GO, nbd.ACK, 0))
-    assert ends.connection.transmitting
+    states.append(ends.connection.transmitting)
+    assert states == [False, True]
     seen = ends.qemu.recv(1000)
     assert int.from_bytes(seen[18 + 30 : 18 + 32], "big") == 0xFF & ~nbd.CAN_FLUSH
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +18,8 @@ from lifeboat.engines.facts import Known, Unknown
 from lifeboat.engines.ledger import Ledger, decode
 from lifeboat.engines.qemu import QemuEngine
 from lifeboat.engines.qemu.ledgers import Ledgers
-from lifeboat.engines.qemu.zones import Zone
+from lifeboat.engines.qemu.records import ReplicaRecord, save_replica
+from lifeboat.engines.qemu.zones import Zone, Zones
 from lifeboat.engines.verbs import TakePoint
 from tests.engines.qemu.conftest import SERVER, World, known
 
@@ -26,6 +29,42 @@ def zones() -> Iterator[World]:
     folder = Path(tempfile.mkdtemp(prefix="lifeboat-qemu-"))
     yield World(folder)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def small_zone(zones: World) -> Iterator[World]:
+    """A world whose recovery zone lies on a disk of 32 MiB as a whole."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(zones.b)], check=True)
+    zones.write_inventory("zone-b")
+    yield zones
+    subprocess.run(["umount", str(zones.b)], check=True)
+
+
+def fill(path: Path) -> None:
+    free = os.statvfs(path.parent)
+    path.write_bytes(bytes(free.f_bavail * free.f_frsize))
+    with pytest.raises(OSError, match="No space left"):
+        path.with_name("one-more").write_bytes(bytes(4096))
+    path.with_name("one-more").unlink()
+
+
+async def test_a_full_disk_has_room_for_ledgers_and_records_still(small_zone: World) -> None:
+    world, reserve = small_zone, small_zone.b / "reserve"
+    stored = await world.engine.record(world.target, Ledger(SERVER))
+    assert reserve.stat().st_blocks * 512 == 4 << 20
+    fill(world.b / "filler")
+    zone = Zones(world.folder).zone("zone-b")
+    record = ReplicaRecord(server_id=SERVER, cpu=1, memory_bytes=1, disks=())
+    for run in range(30):
+        stored = await world.engine.record(world.target, replace(stored, run=run))
+        save_replica(zone, record.model_copy(update={"run": run}))
+    assert (await world.ledger()).run == 29
+    assert not reserve.exists()
+    (world.b / "filler").unlink()
+    await world.engine.record(world.target, stored)
+    assert reserve.exists(), "kept back again as soon as there is room"
 
 
 async def test_of_many_writers_one_wins_each_version(zones: World) -> None:

@@ -11,7 +11,7 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lifeboat.engines.contract import NoSpace, Unreachable
@@ -19,6 +19,8 @@ from lifeboat.engines.contract import NoSpace, Unreachable
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SILENT = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT)
 _UNFINISHED = ".new-"
+_RESERVE = "reserve"
+_RESERVE_BYTES = 4 << 20
 _UNFINISHED_SECONDS = 60.0
 FULL_TEXTS = ("No space left on device", "Disk quota exceeded")
 
@@ -90,6 +92,36 @@ def create_exclusively(path: Path, data: bytes) -> None:
     with _written(path.parent, data) as temporary:
         path.hardlink_to(temporary)
     sync_folder(path.parent)
+
+
+def with_room(zone: Path, write: Callable[[], None]) -> None:
+    """Write a small file that has to be written also when the zone's disk is full. Blocking.
+
+    A few MiB in the zone's folder are kept back for that, given up when nothing else is left, and kept back again as
+    soon as there is room.
+    """
+    reserve = zone / _RESERVE
+    try:
+        write()
+    except OSError as error:
+        if error.errno not in _FULL or not reserve.exists():
+            raise
+        remove(reserve)
+        write()
+        return
+    if not reserve.exists():
+        _keep_back(reserve)
+
+
+def _keep_back(reserve: Path) -> None:
+    free = os.statvfs(reserve.parent)
+    if free.f_bavail * free.f_frsize < 4 * _RESERVE_BYTES:
+        return
+    with contextlib.suppress(FileExistsError), reserve.open("xb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+        except OSError:
+            remove(reserve)
 
 
 def make_folder(folder: Path) -> None:

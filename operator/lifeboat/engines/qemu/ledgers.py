@@ -86,10 +86,14 @@ class Ledgers:
         following = dataclasses.replace(ledger, server_id=server_id, version=ledger.version + 1, term=term)
         data = encode(following)
         path = folder / f"{following.version:08d}.json"
+
+        def write() -> None:
+            files.make_folder(folder)
+            files.create_exclusively(path, data)
+
         with files.disk_errors(zone.name):
-            await asyncio.to_thread(files.make_folder, folder)
             try:
-                await asyncio.to_thread(files.create_exclusively, path, data)
+                await asyncio.to_thread(files.with_room, zone.folder, write)
             except FileExistsError as error:
                 raise LedgerConflict(f"somebody else wrote version {following.version} of {server_id}") from error
         versions = _versions(folder)

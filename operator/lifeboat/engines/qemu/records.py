@@ -285,7 +285,10 @@ def _load(path: Path, kind: type[RecordT]) -> RecordT | None:
 
 
 def _save(zone: Zone, path: Path, record: RecordT) -> RecordT:
-    with files.disk_errors(zone.name):
+    def write() -> None:
         files.make_folder(path.parent)
         files.write_atomically(path, record.model_dump_json(indent=1).encode())
+
+    with files.disk_errors(zone.name):
+        files.with_room(zone.folder, write)
     return record

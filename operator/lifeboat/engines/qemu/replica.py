@@ -27,6 +27,8 @@ from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import ResumeReplication, StartReplication, StopReplication
 
 _ALL = "all is copied: what the original's disks held is not known to be part of it"
+# What a resync leaves of the disk for points, ledgers and records.
+_LEFT_FREE = 8 << 20
 
 
 class Replicas:
@@ -87,7 +89,7 @@ class Replicas:
         offered = await storage_daemon.is_offered(self._monitors, target, record)
         if offered and record.offered and seen.progress is not mirror.Progress.INTERRUPTED:
             return
-        needed, free = seen.dirty_bytes, target.free_bytes(use_ssd=record.ssd)
+        needed, free = seen.dirty_bytes + _LEFT_FREE, target.free_bytes(use_ssd=record.ssd)
         if needed > free:
             raise NoSpace(f"what changed needs {needed} bytes, and the disk of zone {target.name} has {free} left")
         await lines.end(folder)
