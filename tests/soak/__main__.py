@@ -27,7 +27,8 @@ from lifeboat.engines.ledger import FailoverStage
 from tests.soak import rest
 from tests.soak.book import Book
 from tests.soak.faults import FAULTS, Hurt, NotNow, Undo
-from tests.soak.operations import OPERATIONS, Ask, Life
+from tests.soak.nonsense import OPERATIONS
+from tests.soak.operations import Ask, Life
 from tests.soak.rows import Rows
 from tests.soak.watch import Watcher
 from tests.soak.world import LIVES, Rejected, SoakWorld, Undelivered, kill

@@ -1,7 +1,7 @@
 """What people ask for: legal and illegal things, at any moment, of any server that lives.
 
 Each operation is one function that asks for one thing and says what it asked, or None where it makes no sense now. To
-add one, write it and give it a row in `OPERATIONS`.
+add one, write it here, or in `nonsense` where it is not allowed, and give it a row in `OPERATIONS` there.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Ask:
 Operation = Callable[[Ask], str | None]
 
 
-def _point(ask: Ask) -> str:
+def some_point(ask: Ask) -> str:
     """Some way to say which point."""
     points: list[str] = [each["name"] for each in ask.life.status.get("recoveryPoints", ())]
     back = timedelta(seconds=ask.chance.randint(1, 60))
@@ -87,7 +87,7 @@ def drill(ask: Ask) -> str | None:
     """Rehearse from some point."""
     if len(ask.life.of(Drill, "Pending", "Launching", "Verifying", "Running")) >= 2:
         return None
-    point, name = _point(ask), ask.life.name("d")
+    point, name = some_point(ask), ask.life.name("d")
     instance: Stored = {"network": "vpc-b-recovery", "elasticIP": "auto", "useSSD": ask.chance.random() < 0.3}
     if ask.chance.random() < 0.4:
         instance["ipAddress"] = f"10.20.2.{ask.chance.randint(100, 200)}"
@@ -127,13 +127,13 @@ def fail_over(ask: Ask) -> str | None:
     """Fail a server over."""
     if ask.life.phase not in {"Replicating", "Interrupted", "Resyncing"} or not ask.life.status.get("recoveryPoints"):
         return None
-    point = "current" if ask.chance.random() < 0.5 else _point(ask)
+    point = "current" if ask.chance.random() < 0.5 else some_point(ask)
     name = ask.life.name("f")
-    ask.world.create(Failover, name, _failover(ask, point))
+    ask.world.create(Failover, name, failover_spec(ask, point))
     return f"{name} at {point}"
 
 
-def _failover(ask: Ask, point: str, **more: Any) -> Stored:
+def failover_spec(ask: Ask, point: str, **more: Any) -> Stored:
     instance = {"elasticIP": recovery_ip(ask.life.server), "ipAddress": f"10.20.2.{10 + int(ask.life.server[1:])}"}
     return {
         "serverRef": {"name": ask.life.server},
@@ -149,7 +149,7 @@ def change_point(ask: Ask) -> str | None:
     """Try another point of a failover under way."""
     if not (found := ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying", "StoppingReplication")):
         return None
-    point = _point(ask)
+    point = some_point(ask)
     ask.world.edit(Failover, found[0], {"spec": {"recoveryPoint": point}})
     return f"{found[0]} to {point}"
 
@@ -193,7 +193,7 @@ def forget_failover(ask: Ask) -> str | None:
         return None
     ask.world.delete(Failover, found[0])
     heir = ask.life.name("f")
-    ask.world.create(Failover, heir, _failover(ask, "current"))
+    ask.world.create(Failover, heir, failover_spec(ask, "current"))
     return f"{found[0]}, {heir} carries on"
 
 
@@ -256,165 +256,3 @@ def take_back(ask: Ask) -> str | None:
         return None
     ask.world.protect(ask.life.server)
     return ask.life.server
-
-
-# --- what is not allowed, or makes no sense
-
-
-def second_failover(ask: Ask) -> str | None:
-    """Fail over what is failed over already."""
-    if not ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying", "StoppingReplication"):
-        return None
-    name = ask.life.name("f")
-    ask.world.create(Failover, name, _failover(ask, "latest"))
-    return name
-
-
-def two_failovers_at_once(ask: Ask) -> str | None:
-    """Ask twice in one breath."""
-    if ask.life.phase != "Replicating":
-        return None
-    names = [ask.life.name("f"), ask.life.name("f")]
-    for name in names:
-        ask.world.create(Failover, name, _failover(ask, "current"))
-    return " and ".join(names)
-
-
-def nonsense_drill(ask: Ask) -> str | None:
-    """A drill that cannot be."""
-    instance, point = ask.chance.choice(
-        [
-            ({"network": "nowhere"}, "latest"),
-            ({"ipAddress": "10.99.0.1"}, "latest"),
-            ({"memory": "64Gi"}, "latest"),
-            ({"elasticIP": "127.0.99.1"}, "latest"),
-            ({}, "no-such-point"),
-            ({}, "current"),
-            ({"cpu": 0}, "latest"),
-            ({"memory": "a lot"}, "latest"),
-        ]
-    )
-    name = ask.life.name("d")
-    ask.world.create(
-        Drill, name, {"serverRef": {"name": ask.life.server}, "instance": instance, "recoveryPoint": point}
-    )
-    return f"{name} {instance} {point}"
-
-
-def nonsense_failover(ask: Ask) -> str | None:
-    """A failover that cannot be."""
-    more: Stored = ask.chance.choice(
-        [
-            {"commit": True},
-            {"rollback": True},
-            {"commit": True, "rollback": True},
-            {"type": "Failback"},
-            {"recoveryPoint": "1999-12-31T23:59:59Z"},
-            {"recoveryPoint": "attempt-7"},
-            {"instance": {"memory": "64Gi"}},
-            {"instance": {"network": "vpc-a"}},
-            {"startDeadline": "soon"},
-            {"serverRef": {"name": "nobody"}},
-        ]
-    )
-    name = ask.life.name("f")
-    ask.world.create(Failover, name, {**_failover(ask, "latest"), **more})
-    return f"{name} {more}"
-
-
-def nonsense_edit(ask: Ask) -> str | None:
-    """An edit of a failover under way that cannot be followed."""
-    if not (found := ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying")):
-        return None
-    edit: Stored = ask.chance.choice(
-        [
-            {"instance": {"memory": "64Gi"}},
-            {"instance": {"ipAddress": "10.99.0.1"}},
-            {"recoveryPoint": "no-such-point"},
-            {"recoveryPoint": "current"},
-            {"serverRef": {"name": "nobody"}},
-            {"commit": True, "rollback": True},
-            {"commit": True, "recoveryPoint": "latest"},
-        ]
-    )
-    ask.world.edit(Failover, found[0], {"spec": edit})
-    return f"{found[0]} {edit}"
-
-
-def sensible_again(ask: Ask) -> str | None:
-    """Undo what `nonsense_edit` asked for."""
-    if not (found := ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying")):
-        return None
-    instance = _failover(ask, "latest")["instance"]
-    ask.world.edit(Failover, found[0], {"spec": {"recoveryPoint": "latest", "instance": {"memory": None, **instance}}})
-    return found[0]
-
-
-def nonsense_server(ask: Ask) -> str | None:
-    """An edit of a ProtectedServer that cannot be."""
-    edit: Stored = ask.chance.choice(
-        [
-            {"serverId": "other"},
-            {"sitePairRef": {"name": "other"}},
-            {"replication": {"direction": "Reverse"}},
-            {"replication": {"recoveryPoints": [{"every": "1s", "for": "1m"}]}},
-            {"replication": {"bandwidthLimit": -1}},
-        ]
-    )
-    ask.world.edit(ProtectedServer, ask.life.server, {"spec": edit})
-    return str(edit)
-
-
-def forward_again(ask: Ask) -> str | None:
-    """Undo `direction: Reverse`."""
-    ask.world.edit(ProtectedServer, ask.life.server, {"spec": {"replication": {"direction": "Forward"}}})
-    return ask.life.server
-
-
-def spent_name(ask: Ask) -> str | None:
-    """Use a name that has ended."""
-    found = ask.life.of(Failover, "RolledBack", "Failed")
-    if not found:
-        return None
-    ask.world.delete(Failover, found[0])
-    ask.world.create(Failover, found[0], _failover(ask, "current"))
-    return found[0]
-
-
-def claim_twice(ask: Ask) -> str | None:
-    """Protect a server that another object protects."""
-    name = ask.life.name("twin")
-    ask.world.protect(ask.life.server, name)
-    return name
-
-
-# weight, whether it is legal, what it is
-OPERATIONS: tuple[tuple[int, bool, Operation], ...] = (
-    (6, True, drill),
-    (3, True, clear_drill),
-    (2, True, delete_drill),
-    (12, True, fail_over),
-    (4, True, change_point),
-    (2, True, first_attempt_again),
-    (3, True, change_instance),
-    (5, True, roll_back),
-    (1, True, commit),
-    (1, True, forget_failover),
-    (1, True, delete_ended_failover),
-    (1, True, change_policy),
-    (1, True, limit_bandwidth),
-    (1, True, switch),
-    (1, True, restart),
-    (1, True, let_go),
-    (6, True, take_back),
-    (4, True, sensible_again),
-    (2, True, forward_again),
-    (1, False, second_failover),
-    (1, False, two_failovers_at_once),
-    (2, False, nonsense_drill),
-    (2, False, nonsense_failover),
-    (2, False, nonsense_edit),
-    (1, False, nonsense_server),
-    (1, False, spent_name),
-    (1, False, claim_twice),
-)

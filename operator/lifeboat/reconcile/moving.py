@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -54,6 +55,11 @@ def rest_of(view: View, plan: Plan) -> timedelta:
 def same(facts: ServerFacts, before: ServerFacts) -> bool:
     """Whether nothing was seen to change but the fraction of a second of the lag."""
     return facts is before or _coarse(facts) == _coarse(before)
+
+
+def same_objects(now: Sequence[object], before: Sequence[object]) -> bool:
+    """Whether these are the very same objects: the world keeps each until it changes."""
+    return len(now) == len(before) and all(each is other for each, other in zip(now, before, strict=True))
 
 
 def _coarse(facts: ServerFacts) -> ServerFacts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -54,8 +54,7 @@ FENCE_SECONDS: Final = 3.0
 RECORD_SECONDS: Final = 10.0
 TELL_SECONDS: Final = 0.3
 """What a pass that takes longer than this has to say is written before its end."""
-UNHEARD_SECONDS: Final = 1.0
-"""How soon what could not be written is written again."""
+UNHEARD_SECONDS: Final = 1.0  # how soon what could not be written is written again
 RECORD: Final = "record"
 
 _log = logging.getLogger(__name__)
@@ -99,9 +98,9 @@ class ServerRounds:
             and rest.body is world.body(self._key)
             and (before.pair.spec, before.primary, before.recovery)
             == (pair.spec, seen.facts.primary, seen.facts.recovery)
-            and _same(world.drills(server), before.drills)
-            and _same(world.failovers(server), before.failovers)
-            and _same(world.rivals(server, pair), before.rivals)
+            and moving.same_objects(world.drills(server), before.drills)
+            and moving.same_objects(world.failovers(server), before.failovers)
+            and moving.same_objects(world.rivals(server, pair), before.rivals)
             and moving.same(facts, before.facts)
             and not self._tools.verifier.snapshots(self._key)
         )
@@ -117,7 +116,6 @@ class ServerRounds:
                 pass
             except kube.KubeError as error:
                 self._unheard(error)
-                self._not_later_than(UNHEARD_SECONDS)
             except Exception as error:  # noqa: BLE001 - one server's fault must never end the loop that all others need
                 self._complain("the pass", error)
                 self.again_in = 1.0
@@ -368,11 +366,8 @@ class ServerRounds:
             waits.append(settings.poll_moving if still < moving.PATIENCE else settings.poll)
         if plan.ledger is not None:
             waits.append(settings.poll_moving)
-        if waits and self.again_in is None:
+        if waits:
             self.again_in = max(settings.poll_moving, min(waits))
-
-    def _not_later_than(self, seconds: float) -> None:
-        self.again_in = seconds if self.again_in is None else min(self.again_in, seconds)
 
     def _take_rest(self, view: View, plan: Plan) -> None:
         body, rest = self._tools.world.body(self._key), moving.rest_of(view, plan)
@@ -382,7 +377,8 @@ class ServerRounds:
     # --- complaints
 
     def _unheard(self, error: kube.KubeError) -> None:
-        """Complain once that nothing can be written, until something can."""
+        """Complain once that nothing can be written, until something can; and try again soon."""
+        self.again_in = min(UNHEARD_SECONDS, self.again_in or UNHEARD_SECONDS)
         if not self._mute:
             about(_log, *self._key).warning("the status could not be written: %s", error)
         self._mute = True
@@ -402,8 +398,3 @@ class ServerRounds:
     def _complain(self, what: str, error: Exception) -> None:
         if self._news(f"{what} {type(error).__name__} {error}"):
             about(_log, *self._key).error("%s broke: %s", what, error, exc_info=error)
-
-
-def _same(now: Sequence[object], before: Sequence[object]) -> bool:
-    """Whether these are the very same objects: the world keeps each until it changes."""
-    return len(now) == len(before) and all(each is other for each, other in zip(now, before, strict=True))

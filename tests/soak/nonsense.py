@@ -1,0 +1,189 @@
+"""What people ask for that is not allowed or makes no sense, what undoes it, and the table of all operations."""
+
+from __future__ import annotations
+
+from lifeboat.api.drill import Drill
+from lifeboat.api.failover import Failover
+from lifeboat.api.protectedserver import ProtectedServer
+from tests.soak.operations import (
+    Ask,
+    Operation,
+    change_instance,
+    change_point,
+    change_policy,
+    clear_drill,
+    commit,
+    delete_drill,
+    delete_ended_failover,
+    drill,
+    fail_over,
+    failover_spec,
+    first_attempt_again,
+    forget_failover,
+    let_go,
+    limit_bandwidth,
+    restart,
+    roll_back,
+    switch,
+    take_back,
+)
+from tests.soak.world import Stored
+
+
+def second_failover(ask: Ask) -> str | None:
+    """Fail over what is failed over already."""
+    if not ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying", "StoppingReplication"):
+        return None
+    name = ask.life.name("f")
+    ask.world.create(Failover, name, failover_spec(ask, "latest"))
+    return name
+
+
+def two_failovers_at_once(ask: Ask) -> str | None:
+    """Ask twice in one breath."""
+    if ask.life.phase != "Replicating":
+        return None
+    names = [ask.life.name("f"), ask.life.name("f")]
+    for name in names:
+        ask.world.create(Failover, name, failover_spec(ask, "current"))
+    return " and ".join(names)
+
+
+def nonsense_drill(ask: Ask) -> str | None:
+    """A drill that cannot be."""
+    instance, point = ask.chance.choice(
+        [
+            ({"network": "nowhere"}, "latest"),
+            ({"ipAddress": "10.99.0.1"}, "latest"),
+            ({"memory": "64Gi"}, "latest"),
+            ({"elasticIP": "127.0.99.1"}, "latest"),
+            ({}, "no-such-point"),
+            ({}, "current"),
+            ({"cpu": 0}, "latest"),
+            ({"memory": "a lot"}, "latest"),
+        ]
+    )
+    name = ask.life.name("d")
+    ask.world.create(
+        Drill, name, {"serverRef": {"name": ask.life.server}, "instance": instance, "recoveryPoint": point}
+    )
+    return f"{name} {instance} {point}"
+
+
+def nonsense_failover(ask: Ask) -> str | None:
+    """A failover that cannot be."""
+    more: Stored = ask.chance.choice(
+        [
+            {"commit": True},
+            {"rollback": True},
+            {"commit": True, "rollback": True},
+            {"type": "Failback"},
+            {"recoveryPoint": "1999-12-31T23:59:59Z"},
+            {"recoveryPoint": "attempt-7"},
+            {"instance": {"memory": "64Gi"}},
+            {"instance": {"network": "vpc-a"}},
+            {"startDeadline": "soon"},
+            {"serverRef": {"name": "nobody"}},
+        ]
+    )
+    name = ask.life.name("f")
+    ask.world.create(Failover, name, {**failover_spec(ask, "latest"), **more})
+    return f"{name} {more}"
+
+
+def nonsense_edit(ask: Ask) -> str | None:
+    """An edit of a failover under way that cannot be followed."""
+    if not (found := ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying")):
+        return None
+    edit: Stored = ask.chance.choice(
+        [
+            {"instance": {"memory": "64Gi"}},
+            {"instance": {"ipAddress": "10.99.0.1"}},
+            {"recoveryPoint": "no-such-point"},
+            {"recoveryPoint": "current"},
+            {"serverRef": {"name": "nobody"}},
+            {"commit": True, "rollback": True},
+            {"commit": True, "recoveryPoint": "latest"},
+        ]
+    )
+    ask.world.edit(Failover, found[0], {"spec": edit})
+    return f"{found[0]} {edit}"
+
+
+def sensible_again(ask: Ask) -> str | None:
+    """Undo what `nonsense_edit` asked for."""
+    if not (found := ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying")):
+        return None
+    instance = failover_spec(ask, "latest")["instance"]
+    ask.world.edit(Failover, found[0], {"spec": {"recoveryPoint": "latest", "instance": {"memory": None, **instance}}})
+    return found[0]
+
+
+def nonsense_server(ask: Ask) -> str | None:
+    """An edit of a ProtectedServer that cannot be."""
+    edit: Stored = ask.chance.choice(
+        [
+            {"serverId": "other"},
+            {"sitePairRef": {"name": "other"}},
+            {"replication": {"direction": "Reverse"}},
+            {"replication": {"recoveryPoints": [{"every": "1s", "for": "1m"}]}},
+            {"replication": {"bandwidthLimit": -1}},
+        ]
+    )
+    ask.world.edit(ProtectedServer, ask.life.server, {"spec": edit})
+    return str(edit)
+
+
+def forward_again(ask: Ask) -> str | None:
+    """Undo `direction: Reverse`."""
+    ask.world.edit(ProtectedServer, ask.life.server, {"spec": {"replication": {"direction": "Forward"}}})
+    return ask.life.server
+
+
+def spent_name(ask: Ask) -> str | None:
+    """Use a name that has ended."""
+    found = ask.life.of(Failover, "RolledBack", "Failed")
+    if not found:
+        return None
+    ask.world.delete(Failover, found[0])
+    ask.world.create(Failover, found[0], failover_spec(ask, "current"))
+    return found[0]
+
+
+def claim_twice(ask: Ask) -> str | None:
+    """Protect a server that another object protects."""
+    name = ask.life.name("twin")
+    ask.world.protect(ask.life.server, name)
+    return name
+
+
+# weight, whether it is legal, what it is
+OPERATIONS: tuple[tuple[int, bool, Operation], ...] = (
+    (6, True, drill),
+    (3, True, clear_drill),
+    (2, True, delete_drill),
+    (12, True, fail_over),
+    (4, True, change_point),
+    (2, True, first_attempt_again),
+    (3, True, change_instance),
+    (5, True, roll_back),
+    (1, True, commit),
+    (1, True, forget_failover),
+    (1, True, delete_ended_failover),
+    (1, True, change_policy),
+    (1, True, limit_bandwidth),
+    (1, True, switch),
+    (1, True, restart),
+    (1, True, let_go),
+    (6, True, take_back),
+    (4, True, sensible_again),
+    (2, True, forward_again),
+    (1, False, second_failover),
+    (1, False, two_failovers_at_once),
+    (2, False, nonsense_drill),
+    (2, False, nonsense_failover),
+    (2, False, nonsense_edit),
+    (1, False, nonsense_server),
+    (1, False, spent_name),
+    (1, False, claim_twice),
+)
