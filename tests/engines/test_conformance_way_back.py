@@ -169,6 +169,12 @@ async def test_the_original_stays_as_it_was_unless_it_is_given_up(story: Story, 
     await story.step(Fence(), StopReplication(freeze_as="tip-2"))
     await story.start("failback-2-1", "tip-2")
     assert await harness.original() == 1
+    await story.step(Halt("failback-2-1"))
+    story.turn(Direction.FORWARD)
+    await story.perform(Unfence())
+    await harness.settle(lambda facts: known(facts.source).running)
+    await story.refuses(Register("failback-2-1"))
+    assert (await story.source()).machine is None
 
 
 async def test_the_original_is_wiped_only_when_it_is_stopped_and_fenced(story: Story, harness: Harness) -> None:

@@ -162,6 +162,8 @@ class QemuEngine:
         match verb:
             case Restart():
                 await self._servers.restart(self._source(target))
+            case StartReplication(onto_original=True) if target.direction is Direction.FORWARD:
+                raise Refused("only a copy back to the primary zone goes onto an original: no disks are given up")
             case StartReplication():
                 await self._replicas.start(self._source(target), self._there(target), verb)
             case ResumeReplication():

@@ -142,7 +142,7 @@ class Observer:
             return ServerFacts(server_id, ledger, forward, reverse)
 
     async def _way(
-        self, at: Zone | Unknown, to: Zone | Unknown, server_id: str, *, registered_only: bool = False
+        self, at: Zone | Unknown, target: Zone | Unknown, server_id: str, *, registered_only: bool = False
     ) -> Way:
         """What is seen in one direction: the server at one zone, replica and machines at the other."""
         found: Fact[SiteServer | None]
@@ -155,10 +155,10 @@ class Observer:
             missing = found if isinstance(found, Unknown) else Unknown(absent)
         server = found.value if isinstance(found, Known) else None
         source, replica, launched = await asyncio.gather(
-            self._source(server, missing), self._replica(found, to, server_id), self._machines(to, server_id)
+            self._source(server, missing), self._replica(found, target, server_id), self._machines(target, server_id)
         )
         exists = found if isinstance(found, Unknown) else Known(server is not None)
-        return Way(exists, self._hardware(server, missing, to, server_id), source, replica, launched)
+        return Way(exists, self._hardware(server, missing, target, server_id), source, replica, launched)
 
     @staticmethod
     def _hardware(
@@ -184,52 +184,50 @@ class Observer:
         except (EngineError, OSError) as error:
             return Unknown(str(error) or "it does not answer in time")
 
-    async def _machines(self, recovery: Zone | Unknown, server_id: str) -> Fact[Mapping[str, Machine]]:
-        if isinstance(recovery, Unknown):
-            return recovery
+    async def _machines(self, target: Zone | Unknown, server_id: str) -> Fact[Mapping[str, Machine]]:
+        if isinstance(target, Unknown):
+            return target
         try:
             async with asyncio.timeout(_PER_SERVER):
-                records = machines(recovery, server_id)
-                found = await asyncio.gather(*(self._recovered.observe(recovery, record) for record in records))
+                records = machines(target, server_id)
+                found = await asyncio.gather(*(self._recovered.observe(target, record) for record in records))
         except (EngineError, OSError) as error:
             return Unknown(str(error) or "it does not answer in time")
         return Known({each.name: each for each in found if each is not None})
 
-    async def _replica(
-        self, server: Fact[SiteServer | None], recovery: Zone | Unknown, server_id: str
-    ) -> Fact[Replica]:
-        if isinstance(recovery, Unknown):
-            return recovery
+    async def _replica(self, server: Fact[SiteServer | None], target: Zone | Unknown, server_id: str) -> Fact[Replica]:
+        if isinstance(target, Unknown):
+            return target
         try:
             async with asyncio.timeout(_PER_SERVER):
-                record = load_replica(recovery, server_id)
+                record = load_replica(target, server_id)
                 if record is None:
                     return Known(Replica(ReplicaState.ABSENT))
                 if record.frozen and isinstance(server, Known) and server.value is not None:
                     with contextlib.suppress(Silent, CommandFailed):
-                        await self._points.thaw_leftover(server.value, recovery)
-                return Known(await self._stand(server, recovery, record))
+                        await self._points.thaw_leftover(server.value, target)
+                return Known(await self._stand(server, target, record))
         except (EngineError, OSError) as error:
             return Unknown(str(error) or "it does not answer in time")
 
-    async def _stand(self, server: Fact[SiteServer | None], recovery: Zone, record: ReplicaRecord) -> Replica:
-        seen = await self._look(server, recovery, record)
+    async def _stand(self, server: Fact[SiteServer | None], target: Zone, record: ReplicaRecord) -> Replica:
+        seen = await self._look(server, target, record)
         state, resumable = _state(record, seen)
         lag = None
         if state is ReplicaState.SYNCED:
-            record = self._instep.note(recovery, record)
+            record = self._instep.note(target, record)
             lag = 0.0
         elif state not in {ReplicaState.STOPPED, ReplicaState.ABSENT}:
-            lag = self._instep.lag(recovery, record)
+            lag = self._instep.lag(target, record)
         moving = state in {ReplicaState.COPYING, ReplicaState.RESYNCING}
-        used = layers.standing(recovery, record.server_id)
+        used = layers.standing(target, record.server_id)
         return Replica(
             state=state,
             run=record.run,
             reason=seen.reason if state is ReplicaState.INTERRUPTED else "",
             copied_bytes=seen.copied_bytes,
             total_bytes=seen.total_bytes,
-            bytes_per_second=self._instep.rate(recovery, record.server_id, seen.copied_bytes if moving else None),
+            bytes_per_second=self._instep.rate(target, record.server_id, seen.copied_bytes if moving else None),
             lag_seconds=lag,
             resumable=resumable,
             bandwidth_limit=record.bandwidth_limit,
@@ -238,7 +236,7 @@ class Observer:
             points=tuple(_point(record, layer, used) for layer in record.layers if layer.point is not None),
         )
 
-    async def _look(self, server: Fact[SiteServer | None], recovery: Zone, record: ReplicaRecord) -> mirror.Mirror:
+    async def _look(self, server: Fact[SiteServer | None], target: Zone, record: ReplicaRecord) -> mirror.Mirror:
         if not record.replicating:
             return mirror.Mirror(mirror.Progress.GONE)
         if isinstance(server, Unknown):
@@ -248,19 +246,19 @@ class Observer:
             reason = f"server {record.server_id} has stopped: what changed since its last copied write is not known"
             return mirror.Mirror(mirror.Progress.GONE, reason)
         try:
-            seen = await mirror.look(self._monitors, folder, record, recovery.name)
+            seen = await mirror.look(self._monitors, folder, record, target.name)
         except Retry as error:
             return mirror.Mirror(mirror.Progress.INTERRUPTED, str(error))
         if seen.progress is mirror.Progress.GONE:
             return seen
         reason = ""
-        if storage_daemon.running(recovery, record.server_id) is None:
-            reason = f"the replica's process in zone {recovery.name} has ended"
-        elif not await storage_daemon.answers(self._monitors, recovery, record.server_id):
-            reason = f"the replica's process in zone {recovery.name} does not answer"
+        if storage_daemon.running(target, record.server_id) is None:
+            reason = f"the replica's process in zone {target.name} has ended"
+        elif not await storage_daemon.answers(self._monitors, target, record.server_id):
+            reason = f"the replica's process in zone {target.name} does not answer"
         if reason:
             return dataclasses.replace(seen, progress=mirror.Progress.INTERRUPTED, reason=reason)
-        return self._instep.judge(recovery, record, seen)
+        return self._instep.judge(target, record, seen)
 
 
 def _find(zone: Zone, server_id: str, *, registered_only: bool) -> Fact[SiteServer | None]:
