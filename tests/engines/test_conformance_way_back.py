@@ -73,6 +73,7 @@ async def story(harness: Harness) -> Story:
 
 
 async def test_the_way_back_and_forth(story: Story, harness: Harness) -> None:
+    addresses = known((await story.server()).hardware).addresses
     story.turn(Direction.REVERSE)
     before = await story.server()
     assert before.exists == Known(value=False)
@@ -101,6 +102,7 @@ async def test_the_way_back_and_forth(story: Story, harness: Harness) -> None:
     await story.step(StopReplication(freeze_as="tip-2"))
     await story.start("failback-2-1", "tip-2")
     assert await harness.contents("failback-2-1") == 3
+    assert (await story.machines())["failback-2-1"].addresses == addresses, "by DHCP the server has its address again"
     await story.settle_down("failback-2-1")
 
     story.turn(Direction.FORWARD)

@@ -8,6 +8,8 @@ import pytest
 
 from lifeboat.__main__ import main
 from lifeboat.cli import client
+from lifeboat.engines.qemu.records import MachineRecord, save_machine, save_registration
+from lifeboat.engines.qemu.zones import Zones
 
 INVENTORY = """\
 zone: zone-a
@@ -67,6 +69,28 @@ def test_a_fenced_server_is_not_started(zone: Path, capsys: pytest.CaptureFixtur
     assert "lifeboat machine: server web-1 is fenced: it was failed over" in capsys.readouterr().err
     assert main(["machine", "list", str(zone), "web-1"]) == client.FINE
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["web-1", "fenced"]
+
+
+def test_a_registered_machine_is_listed_in_the_place_of_its_server(
+    zone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Zones(zone.parent).zone(zone.name)
+    for server in ("web-1", "mail-1"):
+        record = MachineRecord(
+            name="failback-2-1", server_id=server, point="tip-2", layer=1, disks_owner="failback-2-1",
+            disks=("system",), cpu=3, memory_bytes=128 << 20, network="net", address="10.77.0.99",
+        )  # fmt: skip
+        save_machine(found, record)
+        save_registration(found, server, "failback-2-1")
+    assert main(["machine", "list", str(zone)]) == client.FINE
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [(line[0], line[1], line[-1]) for line in lines] == [
+        ("web-1", "stopped", "failback-2-1"),
+        ("db-1", "stopped", lines[1][-1]),
+        ("mail-1", "stopped", "failback-2-1"),
+    ]
+    assert lines[1][-1] != "failback-2-1"
+    assert "10.77.0.99" in lines[0]
 
 
 def test_what_is_not_there_is_said_without_a_traceback(zone: Path, capsys: pytest.CaptureFixture[str]) -> None:

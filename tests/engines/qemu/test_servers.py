@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from lifeboat.engines.contract import Refused, Retry, Unreachable
 from lifeboat.engines.facts import Known, MachineState, SiteFacts, Unknown
 from lifeboat.engines.qemu import QemuEngine, forwards, machine, processes
+from lifeboat.engines.qemu.records import FenceOrder, save_fence
+from lifeboat.engines.qemu.zones import Zones
 from lifeboat.engines.verbs import (
     Fence,
     Halt,
@@ -57,6 +60,27 @@ async def test_a_server_that_was_off_stays_off_when_the_fence_is_lifted(world: W
     await world.engine.stop_server("zone-a", SERVER)
     await world.perform(Fence(), Unfence())
     assert machine.running(world.source) is None
+
+
+async def test_a_guest_that_does_not_go_down_is_stopped_as_it_is_after_a_minute(world: World) -> None:
+    await world.replicate()
+    await world.write(0, 5, "1M")
+    zone = Zones(world.folder).zone("zone-a")
+    for seconds in (30, 61):
+        asked = datetime.now(UTC) - timedelta(seconds=seconds)
+        save_fence(zone, world.source, FenceOrder(at=asked, was_running=True, asked_at=asked))
+        status = await world.monitors.run(machine.socket(world.source), "query-status")
+        assert status["running"]
+        if seconds < 60:
+            with pytest.raises(Retry, match="shutting down"):
+                await world.perform(Fence(orderly=True))
+    await world.perform(Fence(orderly=True))
+    assert machine.running(world.source) is None
+    await world.perform(StopReplication(freeze_as="tip"))
+    await world.launch("machine", "tip")
+    assert await world.holds("machine", 0, 5, "1M")
+    await world.perform(Unfence())
+    assert machine.running(world.source) is not None
 
 
 async def test_starting_twice_starts_one_machine(world: World) -> None:
