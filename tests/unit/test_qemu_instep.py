@@ -60,12 +60,12 @@ def test_the_last_of_a_resync_has_to_arrive(zone: Zone, instep: InStep) -> None:
         assert instep.judge(zone, torn, seen(offset, length, clean=clean)).progress is progress
 
 
-def test_a_tip_is_as_old_as_it_was_last_seen_in_step_whatever_its_images_say(zone: Zone) -> None:
+def test_a_tip_is_as_old_as_the_last_write_that_arrived_until_it_is_closed(zone: Zone) -> None:
     elapsed = 0.0
     began = datetime(2026, 1, 1, tzinfo=UTC)
     instep = InStep(Monitors(), lambda: began + timedelta(seconds=elapsed), lambda: elapsed)
     tip = Layer(number=1, disks=("system",), base=True)
-    known = record(synced=True).model_copy(update={"layers": (tip,), "tip": 1, "replicating": True})
+    known = record(synced=True).model_copy(update={"layers": (tip,), "tip": 1, "replicating": True, "offered": True})
     image = layer_file(zone, known, tip, 0)
     image.parent.mkdir(parents=True)
     image.touch()
@@ -73,9 +73,11 @@ def test_a_tip_is_as_old_as_it_was_last_seen_in_step_whatever_its_images_say(zon
     instep.note(zone, known)
     assert instep.tip_time(zone, known) == began
     elapsed = 10.0
-    assert instep.tip_time(zone, known) == began, "what reached a full disk later is not all that was written"
+    assert instep.tip_time(zone, known) == began + timedelta(seconds=8)
+    closed = known.model_copy(update={"offered": False})
+    assert instep.tip_time(zone, closed) == began, "closing the images made them newer"
     later = InStep(Monitors(), lambda: began + timedelta(seconds=10), lambda: 0.0)
-    assert later.tip_time(zone, known) == began + timedelta(seconds=8), "nobody who lives has seen more"
+    assert later.tip_time(zone, known) == began + timedelta(seconds=8), "the next operator sees it too"
 
 
 def test_what_stands_still_is_left_as_it_is(zone: Zone, instep: InStep) -> None:

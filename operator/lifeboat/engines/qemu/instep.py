@@ -100,25 +100,12 @@ class InStep:
     def tip_time(self, target: Zone, record: ReplicaRecord) -> datetime:
         """Up to when the tip holds the source's writes: now while in step, else the latest moment that proves it.
 
-        That is when it was last seen in step. Where nobody who still lives has seen that, the images have to tell, and
-        know less: on a disk that fills up, or while only one of the disks is written to, they are newer than what is
-        whole in them.
+        To be asked before the replica's process is ended: closing the images makes them newer.
         """
         now = self._clock()
         if self.now(target, record.server_id):
             return now
-        last = self._last(target, record)
-        if last is not None and self._window(target, record.server_id).synced is not None:
-            return min(now, max(last, record.synced_at or last))
-        moments = [] if last is None else [last]
-        if record.tip is not None and record.replicating:
-            # The last write that arrived; the images are written at once.
-            tip = record.layer(record.tip)
-            for index in range(len(tip.disks)):
-                with contextlib.suppress(OSError):
-                    written = layer_file(target, record, tip, index).stat().st_mtime
-                    moments.append(datetime.fromtimestamp(written, UTC))
-        return min(now, max(moments, default=now))
+        return min(now, self._last(target, record) or now)
 
     def rate(self, target: Zone, server_id: str, copied_bytes: int | None) -> float:
         """Bytes per second over the last looks; None begins anew."""
@@ -136,10 +123,22 @@ class InStep:
         self._windows.pop((target.name, server_id), None)
 
     def _last(self, target: Zone, record: ReplicaRecord) -> datetime | None:
+        """The latest moment that proves that the tip held everything.
+
+        That is the last look, this operator's or an earlier one's, and the last write that arrived: a line lets writes
+        through in their order or not at all. Once the tip was closed, its images' times say nothing any more.
+        """
+        moments = [] if record.synced_at is None else [record.synced_at]
         synced = self._window(target, record.server_id).synced
-        if synced is None:
-            return record.synced_at
-        return self._clock() - timedelta(seconds=self._monotonic() - synced)
+        if synced is not None:
+            moments.append(self._clock() - timedelta(seconds=self._monotonic() - synced))
+        if record.tip is not None and record.replicating and record.offered and record.consistent():
+            tip = record.layer(record.tip)
+            for index in range(len(tip.disks)):
+                with contextlib.suppress(OSError):
+                    written = layer_file(target, record, tip, index).stat().st_mtime
+                    moments.append(datetime.fromtimestamp(written, UTC))
+        return max(moments, default=None)
 
     def _window(self, target: Zone, server_id: str) -> _Window:
         return self._windows.setdefault((target.name, server_id), _Window())

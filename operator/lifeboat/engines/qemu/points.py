@@ -63,9 +63,10 @@ class Points:
         live = live and offered
         if verb.application_consistent and (source is None or not live):
             raise Retry("the copy is interrupted: an application-consistent point needs the guest")
-        if not offered:
-            record = await layers.close_door(self._monitors, target, record)
         point = PointRecord(name=verb.name, time=self._instep.tip_time(target, record))
+        if not offered:
+            record = record.model_copy(update={"synced_at": point.time})
+            record = await layers.close_door(self._monitors, target, record)
         await layers.settle(self._monitors, target, record, _MERGE)
         if verb.application_consistent and source is not None:
             await self._take_frozen(source, target, record, point)

@@ -86,6 +86,7 @@ class Replicas:
         seen = await mirror.look(self._monitors, folder, record, target.name)
         if seen.progress is mirror.Progress.GONE:
             raise Refused(seen.reason)
+        time_of_tip = self._instep.tip_time(target, record)
         offered = await storage_daemon.is_offered(self._monitors, target, record)
         if offered and record.offered and seen.progress is not mirror.Progress.INTERRUPTED:
             return
@@ -95,13 +96,15 @@ class Replicas:
         await lines.end(folder)
         if record.offered or not offered:
             # Whatever still hangs between the zones of the line that broke ends with the daemon that it led to.
+            if record.consistent():
+                record = record.model_copy(update={"synced_at": time_of_tip})
             record = await layers.close_door(self._monitors, target, record)
         record = await storage_daemon.ensure_offered(self._monitors, target, record)
         address = target.network(record.network).reached
         try:
             number = await mirror.reconnect(self._monitors, folder, record, address, target.name)
             if verb.freeze_as is not None and record.consistent() and record.point_layer(verb.freeze_as) is None:
-                point = PointRecord(name=verb.freeze_as, time=self._instep.tip_time(target, record))
+                point = PointRecord(name=verb.freeze_as, time=time_of_tip)
                 await layers.settle(self._monitors, target, record)
                 record = await layers.prepare(target, record, point)
                 await layers.insert(self._monitors, target, record)
