@@ -81,12 +81,10 @@ def _free(world: FaultWorld) -> None:
 
 
 def _cut(world: FaultWorld) -> None:
-    assert world.relay is not None
     world.relay.swallow()
 
 
 def _join(world: FaultWorld) -> None:
-    assert world.relay is not None
     world.relay.heal()
 
 

@@ -30,7 +30,7 @@ from lifeboat.engines.ledger import Ledger
 from lifeboat.engines.qemu import machine, storage_daemon
 from lifeboat.engines.qemu.layers import layer_files
 from lifeboat.engines.qemu.qmp import Monitors
-from lifeboat.engines.qemu.records import ReplicaRecord, load_replica
+from lifeboat.engines.qemu.records import REPLICA, ReplicaRecord, load_replica
 from tests.faults.left_behind import ledger_of, left_behind, zone_at
 from tests.faults.relay import Relay
 from tests.faults.watcher import Told, Watcher
@@ -41,6 +41,9 @@ SOURCE: Final = "127.0.31.5"
 RECOVERED: Final = "127.0.33.5"
 DRILLED: Final = "127.0.33.6"
 STORAGE_MIB: Final = 1024
+# Where the source reaches the replica, and where that listens: zone-b's inventory says so.
+LINK: Final = "127.0.34.3"
+REPLICATION: Final = "127.0.32.3"
 SLOW: Final = 1 << 20
 PATIENCE: Final = 120.0
 
@@ -75,7 +78,7 @@ class FaultWorld(World):
         self.drill = ""
         self.writer = Writer()
         self.watcher: Watcher
-        self.relay: Relay | None = None
+        self.relay = Relay(LINK, REPLICATION, self._ports)
         self._count = 0
         self._seconds = 60
         self._log_began = 0
@@ -108,6 +111,7 @@ class FaultWorld(World):
 
     def begin(self) -> None:
         """Start everything but a server."""
+        self.relay.start()
         storage = self.zones / "zone-b" / "storage"
         storage.mkdir(parents=True)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={STORAGE_MIB}m", "tmpfs", str(storage)]
@@ -121,8 +125,7 @@ class FaultWorld(World):
         """End all of it."""
         self.writer.close()
         self.release()
-        if self.relay is not None:
-            self.relay.__exit__()
+        self.relay.close()
         self.down()
         if hasattr(self, "watcher"):
             self.watcher.close()
@@ -212,8 +215,7 @@ class FaultWorld(World):
     def heal_everything(self) -> None:
         """End every fault that a cell may have left."""
         self.release()
-        if self.relay is not None:
-            self.relay.heal()
+        self.relay.heal()
         for zone in ("zone-a", "zone-b"):
             self.answer(zone)
         self.filler.unlink(missing_ok=True)
@@ -291,6 +293,14 @@ class FaultWorld(World):
     def daemon(self) -> Path:
         """The pid file of the process that holds the replica."""
         return self.zones / "zone-b" / "replicas" / self.server / storage_daemon.PID
+
+    def _ports(self) -> list[int]:
+        """The ports on which replicas are offered."""
+        found = []
+        for path in (self.zones / "zone-b" / "replicas").glob(f"*/{REPLICA}"):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(json.loads(path.read_bytes())["port"])
+        return [port for port in found if port is not None]
 
     def machine(self, name: str) -> Path:
         """The pid file of a launched machine."""

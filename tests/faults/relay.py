@@ -39,14 +39,23 @@ class Relay:
         self._rate: float | None = None
         self._end = asyncio.Event()
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Begin to listen."""
         self._flows.set()
         self._thread.start()
+
+    def close(self) -> None:
+        """End every connection and the thread, or see that it never began."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._end.set)
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
+        self.close()
 
     def swallow(self) -> None:
         """Let nothing through any more, in either direction, and tell nobody."""

@@ -23,6 +23,7 @@ class Row:
         settle: Waits for the end, with what a person does on the way, and says what was lost.
         ends: Where the server stands afterwards.
         tells: The kind of the object whose message explains, and so whose phase is shown as the end.
+        moves: Whether the workload is on its way to another machine, so that writes have to wait anyhow.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Row:
     settle: Callable[[FaultWorld], None]
     ends: Base
     tells: str = "ps"
+    moves: bool = False
 
 
 # --- Ends ---
@@ -257,6 +259,7 @@ ROWS: Final[Mapping[str, Row]] = {
             serves_from_recovery,
             Base.FAILED_OVER,
             "fo",
+            moves=True,
         ),
         Row(
             "Launching",
@@ -265,6 +268,7 @@ ROWS: Final[Mapping[str, Row]] = {
             serves_from_recovery,
             Base.FAILED_OVER,
             "fo",
+            moves=True,
         ),
         Row(
             "Verifying",
@@ -273,10 +277,11 @@ ROWS: Final[Mapping[str, Row]] = {
             serves_from_recovery,
             Base.FAILED_OVER,
             "fo",
+            moves=True,
         ),
         Row("AwaitingCommit", Base.FAILED_OVER, nothing, serves_from_recovery, Base.FAILED_OVER, "fo"),
-        Row("ChangingRecoveryPoint", Base.FAILED_OVER, changes_point, changes_back, Base.FAILED_OVER, "fo"),
-        Row("RollingBack", Base.FAILED_OVER, rolls_back, rolled_back, Base.REPLICATING, "fo"),
+        Row("ChangingRecoveryPoint", Base.FAILED_OVER, changes_point, changes_back, Base.FAILED_OVER, "fo", moves=True),
+        Row("RollingBack", Base.FAILED_OVER, rolls_back, rolled_back, Base.REPLICATING, "fo", moves=True),
         Row("Committing", Base.FAILED_OVER, is_committed, commits, Base.COMMITTED, "fo"),
         Row("Committed", Base.COMMITTED, nothing, commits, Base.COMMITTED, "fo"),
     )
