@@ -30,7 +30,7 @@ test-unit: $(READY)
 test-engines: $(READY)
 	$(BIN)/python -m pytest tests/engines
 
-# Each thing that can go wrong in each phase in which a server can be, on real machines: about an hour. `make test` runs
+# Each thing that can go wrong in each phase in which a server can be, on real machines, cell by cell. `make test` runs
 # one for each group of phases. CELLS chooses some, as pytest's -k: make test-faults CELLS=FullSync
 test-faults: $(READY)
 	$(BIN)/python -m demo prepare

@@ -85,7 +85,7 @@ class FaultWorld(World):
         self._began = 0.0
         self._before: list[int] = []
         self._wanted: dict[tuple[str, str], int] = {}
-        self._held = False
+        self._held: int | None = None
         self.tmpfs = False
 
     # --- Cells ---
@@ -98,10 +98,14 @@ class FaultWorld(World):
         return self._began
 
     def logged(self) -> str:
-        """What the operator logged since the cell began."""
+        """How the operator's process is, and what it logged since the cell began."""
+        state = "gone"
+        with contextlib.suppress(OSError, ValueError, psutil.Error):
+            pid = json.loads((self.folder / "operator.pid").read_text())["pid"]
+            state = f"{pid} is {psutil.Process(pid).status()}"
         with self.operator_log.open("rb") as log:
             log.seek(self._log_began)
-            return log.read().decode("utf-8", "replace")
+            return f"process {state}, held: {self._held}\n{log.read().decode('utf-8', 'replace')}"
 
     def told(self, kind: str | None = None) -> list[Told]:
         """What was told since the cell began."""
@@ -331,21 +335,21 @@ class FaultWorld(World):
                 raise WorldError("the operator never came to where it was to be held")
             time.sleep(0.002)
         os.kill(pid, signal.SIGSTOP)
-        self._held = True
+        self._held = pid
         if not when():
             self.release()
             raise WorldError("the operator had gone on before it could be held")
 
     def release(self) -> None:
         """Let a held operator go on."""
-        if self._held:
-            self._held = False
-            with contextlib.suppress(psutil.NoSuchProcess, WorldError):
-                os.kill(self.start_operator(), signal.SIGCONT)
+        pid, self._held = self._held, None
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def forget_hold(self) -> None:
         """Know that the held operator was killed."""
-        self._held = False
+        self._held = None
 
     # --- Objects, by the watch instead of a kubectl for each look ---
 
