@@ -25,6 +25,7 @@ from lifeboat.engines.verbs import Verb
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.decide import decide
 from lifeboat.lifecycle.report import Event, report, report_pair
+from lifeboat.lifecycle.report.events import mended
 from lifeboat.lifecycle.view import (
     DRILL,
     FAILOVER,
@@ -225,7 +226,10 @@ class Cluster:
             if stop_after is not None and done >= stop_after:
                 self.crash()
                 return True
-            done += self._act(replace(target, direction=action.direction), action.subject, action.step)
+            acted = self._act(replace(target, direction=action.direction), action.subject, action.step)
+            if acted and (event := mended(view, action)) is not None:
+                self.events.append(event)
+            done += acted
         told = report(view, plan)
         for subject, status in told.statuses.items():
             if (subject.kind, subject.name) in self.objects:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
-from lifeboat.engines.facts import MachineState
-from lifeboat.engines.verbs import Fence, StartReplication
+from lifeboat.api.protectedserver import ProtectedServerPhase
+from lifeboat.engines.facts import Known, MachineState, Replica, ReplicaState
+from lifeboat.engines.ledger import DrillStage
+from lifeboat.engines.verbs import Fence, ResumeReplication, StartReplication
 from lifeboat.lifecycle import reasons
-from lifeboat.lifecycle.view import DRILL, FAILOVER, PROTECTED_SERVER
+from lifeboat.lifecycle.report.events import mended
+from lifeboat.lifecycle.view import DRILL, FAILOVER, PROTECTED_SERVER, Action, Subject
 from tests.lifecycle.cluster import SERVER, Cluster
 
 CHECK = [{"name": "answers", "tcpSocket": {"port": 80}}]
@@ -85,6 +89,39 @@ def test_a_server_that_dies_during_the_commit_is_started_again() -> None:
     cluster.world.fail_machine(SERVER, "failover-1-1", "killed")
     cluster.until("Committed")
     assert cluster.machines["failover-1-1"].state is MachineState.RUNNING
+
+
+def test_a_machine_that_is_started_again_within_one_look_is_told() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.drill("rehearsal", checks=CHECK)
+    while not cluster.ledger.drills or cluster.ledger.drills[0].stage is not DrillStage.VERIFYING:
+        cluster.step()
+    cluster.step()
+    cluster.events.clear()
+    cluster.world.fail_machine(SERVER, "drill-rehearsal", "killed")
+    cluster.settle()
+    assert cluster.machines["drill-rehearsal"].state is MachineState.RUNNING
+    told = [event for event in cluster.events if event.reason == reasons.MACHINE_STOPPED]
+    assert [(event.subject, event.warning) for event in told] == [(Subject(DRILL, "rehearsal"), True)]
+    assert "stopped by itself: killed; it was started again" in told[0].message
+
+
+def test_an_interruption_that_is_over_within_one_look_is_told() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    whole = cluster.view()
+    assert whole is not None
+    resume = Action(whole.subject, ResumeReplication())
+    interrupted = Replica(ReplicaState.INTERRUPTED, reason="the link is gone", resumable=True)
+    view = replace(whole, facts=replace(whole.facts, forward=replace(whole.way, replica=Known(interrupted))))
+    event = mended(view, resume)
+    assert event is not None
+    assert (event.warning, event.message) == (True, "replication was interrupted: the link is gone; it goes on")
+    status = view.server.status.model_copy(update={"phase": ProtectedServerPhase.INTERRUPTED})
+    told = replace(view, server=view.server.model_copy(update={"status": status}))
+    assert mended(told, resume) is None, "its phase told it"
+    assert mended(whole, resume) is None, "nothing was interrupted"
 
 
 def test_a_commit_asked_for_too_early_frees_nothing_when_the_checks_fail() -> None:

@@ -26,6 +26,7 @@ from lifeboat.leader import NotLeader
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.decide import decide
 from lifeboat.lifecycle.report import report
+from lifeboat.lifecycle.report.events import mended
 from lifeboat.lifecycle.view import (
     DRILL,
     FAILOVER,
@@ -305,15 +306,13 @@ class ServerRounds:
                 log.warning("%s failed: %s", name, failed, fields={"operation": name, "for": action.subject.name})
             return False
         log.info("%s", verb, fields={"operation": name, "for": action.subject.name})
+        if (event := mended(view, action)) is not None:
+            self._tools.writer.event(Key(action.subject.kind, self._key.namespace, action.subject.name), event)
         return True
 
     def _verify(self, view: View, subject: Subject, step: Verify) -> None:
         launched, owner = moving.launched_at(view, subject, step.machine), self._owner(subject)
         script = owner.spec.instance.post_script if owner is not None else None
-        target = self._target(view, view.direction)
-
-        def target_now() -> Target:
-            return replace(target, term=self._tools.leader.term())
 
         async def content() -> scripts.Content:
             assert script is not None  # noqa: S101 - it is given only where there is one
@@ -322,7 +321,7 @@ class ServerRounds:
         job = Job(
             machine=step.machine,
             engine=self._engine,
-            target=target_now,
+            target=lambda: self._target(view, view.direction),
             launched_at=launched or view.now,
             checks=step.checks,
             script=content if step.run_script and script is not None else None,

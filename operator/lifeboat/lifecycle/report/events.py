@@ -1,13 +1,19 @@
-"""Events: told on transitions, found by holding the new status against the one last written."""
+"""Events: told on transitions, found by holding the new status against the one last written.
+
+What broke and is mended within one pass makes no transition that anybody would see, so the step that mends it tells.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from lifeboat.api.common import Condition
+from lifeboat.engines.facts import MachineState, ReplicaState
+from lifeboat.engines.verbs import Launch, ResumeReplication
+from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.conditions import READY, STALLED, find
 from lifeboat.lifecycle.report.values import Event
-from lifeboat.lifecycle.view import Subject
+from lifeboat.lifecycle.view import Action, Subject, View, known
 
 PENDING = "Pending"
 _ALARMING = {"Interrupted", "ReverseInterrupted", "Failed"}
@@ -35,3 +41,27 @@ def transitions(
     if refused and not same:
         told.append(Event(subject, new_ready.reason, new_ready.message, warning=True))
     return tuple(told)
+
+
+def mended(view: View, action: Action) -> Event | None:
+    """What broke by itself and was put right by this step, which has just been done; None where nothing had broken."""
+    way = view.facts.way(action.direction)
+    match action.step:
+        case Launch(name):
+            machine = (known(way.machines) or {}).get(name)
+            if machine is not None and machine.state is MachineState.FAILED:
+                message = f"the server stopped by itself{_because(machine.reason)}; it was started again"
+                return Event(action.subject, reasons.MACHINE_STOPPED, message, warning=True)
+        case ResumeReplication():
+            replica = known(way.replica)
+            told = view.server.status.phase in _ALARMING
+            if replica is not None and replica.state is ReplicaState.INTERRUPTED and not told:
+                message = f"replication was interrupted{_because(replica.reason)}; it goes on"
+                return Event(action.subject, reasons.INTERRUPTED, message, warning=True)
+        case _:
+            pass
+    return None
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""
