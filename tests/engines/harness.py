@@ -8,7 +8,6 @@ needs only the disks, so where to boot something takes long its harness may leav
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
@@ -219,11 +218,18 @@ class Stage:
 
     async def take_frozen(self, name: str) -> None:
         """Take an application-consistent point, asking again where a guest on a busy host was too slow to freeze."""
-        for _ in range(10):
-            with contextlib.suppress(Retry):
-                await self.perform(TakePoint(name, application_consistent=True))
+        await self.insist(TakePoint(name, application_consistent=True))
+
+    async def insist(self, verb: Verb) -> None:
+        """Do what the verb says, asking again while the engine says that it may work later."""
+        for tries in range(10):
+            try:
+                await self.perform(verb)
+            except Retry:
+                if tries == 9:
+                    raise
+            else:
                 return
-        pytest.fail("the guest could not be frozen in ten tries")
 
     def shape(
         self,
