@@ -220,17 +220,6 @@ class Stage:
         """Take an application-consistent point, asking again where a guest on a busy host was too slow to freeze."""
         await self.insist(TakePoint(name, application_consistent=True))
 
-    async def insist(self, verb: Verb) -> None:
-        """Do what the verb says, asking again while the engine says that it may work later."""
-        for tries in range(10):
-            try:
-                await self.perform(verb)
-            except Retry:
-                if tries == 9:
-                    raise
-            else:
-                return
-
     def shape(
         self,
         *,
