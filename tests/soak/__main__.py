@@ -20,24 +20,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from lifeboat.api.drill import Drill
-from lifeboat.api.failover import Failover
-from lifeboat.api.protectedserver import ProtectedServer
-from lifeboat.engines.ledger import FailoverStage
 from tests.soak import rest
 from tests.soak.book import Book
 from tests.soak.faults import FAULTS, Hurt, NotNow, Undo
 from tests.soak.nonsense import OPERATIONS
-from tests.soak.operations import Ask, Life
+from tests.soak.operations import Ask, Life, Operation
+from tests.soak.people import tend
 from tests.soak.rows import Rows
 from tests.soak.watch import Watcher
-from tests.soak.world import LIVES, Rejected, SoakWorld, Undelivered, kill
+from tests.soak.world import SERVERS, Rejected, SoakWorld, Undelivered
 
-LIVE_AT_ONCE: Final = 2
 FAULTS_AT_ONCE: Final = 2
 FAULT_CHANCE: Final = 0.25
 ASK_IN_VAIN_CHANCE: Final = 0.1
-COMMITTED_SECONDS: Final = 20.0
+TRIES: Final = 5
 
 
 class Soak:
@@ -50,9 +46,6 @@ class Soak:
         self._world = SoakWorld(folder / "world")
         self._lives: dict[str, Life] = {}
         self._rows: dict[str, Rows] = {}
-        self._dead: list[str] = []
-        self._next = itertools.count(1)
-        self._committed: dict[str, float] = {}
         self._undo: list[tuple[float, int, str, Undo]] = []
         self._order = itertools.count()
 
@@ -64,18 +57,20 @@ class Soak:
             self._world.up(lambda step: self.book.note("begin", step))
             self._world.reconnect()
             self._world.pair()
-            for _ in range(LIVE_AT_ONCE):
-                self._be_born()
+            for relay in self._world.relays.values():
+                relay.__enter__()
+            for server in SERVERS:
+                self._be_born(server)
             watcher.start()
             self._wait_for_points()
             self._suffer()
             self._heal()
-            objects = rest.come_to_rest(self._world, self.book)
+            objects = rest.come_to_rest(self._world, self.book, self._tend_all)
             for rows in self._rows.values():
                 rows.stop()
             watcher.stop()
             self._compare()
-            rest.judge(self._world, self.book, objects, self._lives, self._dead)
+            rest.judge(self._world, self.book, objects)
         except Exception as error:
             self.book.violate(f"the soak itself broke: {type(error).__name__}: {error}")
             raise
@@ -83,41 +78,26 @@ class Soak:
             if self.book.violations:
                 self._world.keep(self.book.folder / "kept")
             self._world.down()
+            for relay in self._world.relays.values():
+                relay.__exit__()
             self._world.unmount()
             self.book.close()
         return 1 if self.book.violations else 0
 
     # --- lives
 
-    def _be_born(self) -> None:
-        number = next(self._next)
-        if number > LIVES:
-            return
-        server = f"s{number}"
+    def _be_born(self, server: str) -> None:
         self._world.begin(server)
-        self._lives[server] = Life(server, self.book.elapsed)
+        self._lives[server] = Life(server)
         self._rows[server] = Rows(self._world, self.book, server)
         self._rows[server].start()
         self._deliver(f"protect {server}", lambda: self._world.protect(server))
         self.book.note("life", f"{server} begins")
 
-    def _die(self, life: Life) -> None:
-        """End the life of a committed server: its objects go, and its owner ends the machine."""
-        rows = self._rows.pop(life.server)
-        rows.stop()
-        place = rows.place()
-        if place is not None:
-            rows.verify(place)
-        for kind in (Drill, Failover, ProtectedServer):
-            for name in life.objects[kind]:
-                self._deliver(f"delete {name}", lambda kind=kind, name=name: self._world.delete(kind, name))  # type: ignore[misc]
-        for pid in self._world.recovered(life.server).values():
-            kill(pid)
-        del self._lives[life.server]
-        self._dead.append(life.server)
-        self.book.note("life", f"{life.server} ends: it is committed")
-        self.book.count("lives")
-        self._be_born()
+    def _tend_all(self) -> None:
+        """Let people do what is left to them."""
+        for life in self._lives.values():
+            self._try(life, tend, legal=True)
 
     # --- days of bad luck
 
@@ -132,26 +112,23 @@ class Soak:
         ends = self.book.elapsed + self._seconds
         while self.book.elapsed < ends:
             self._undo_due()
-            for life in list(self._lives.values()):
-                self._look_after(life)
             if self._chance.random() < FAULT_CHANCE and len(self._undo) < FAULTS_AT_ONCE:
                 self._hurt()
             elif self._world.control_plane.running or self._chance.random() < ASK_IN_VAIN_CHANCE:
                 self._ask()
             time.sleep(self._chance.uniform(0.3, 2.5))
 
-    def _look_after(self, life: Life) -> None:
-        ledger = self._world.ledger(life.server)
-        record = ledger.failover if ledger is not None else None
-        if record is None or record.stage is not FailoverStage.COMMITTED:
-            return
-        since = self._committed.setdefault(life.server, self.book.elapsed)
-        if self.book.elapsed - since > COMMITTED_SECONDS and self._world.answers("zone-b"):
-            self._die(life)
-
     def _ask(self) -> None:
+        """Ask for something that makes sense, or none, at the moment."""
         life = self._chance.choice(list(self._lives.values()))
-        [(_, legal, operation)] = self._chance.choices(OPERATIONS, [weight for weight, _, _ in OPERATIONS])
+        weights = [weight for weight, _, _ in OPERATIONS]
+        for _ in range(TRIES):
+            [(_, legal, operation)] = self._chance.choices(OPERATIONS, weights)
+            if self._try(life, operation, legal=legal):
+                return
+
+    def _try(self, life: Life, operation: Operation, *, legal: bool) -> bool:
+        """Ask for one thing; whether it was asked for."""
         try:
             life.refresh(self._world)
             said = operation(Ask(self._world, life, self._chance))
@@ -162,9 +139,11 @@ class Soak:
             self.book.count("refused by the API server")
             self.book.note("rejected", f"{life.server} {operation.__name__}: {error}")
         else:
-            if said is not None:
-                self.book.count("legal operations" if legal else "illegal operations")
-                self.book.note("ask", f"{life.server} {operation.__name__}: {said}")
+            if said is None:
+                return False
+            self.book.count("legal operations" if legal else "illegal operations")
+            self.book.note("ask", f"{life.server} {operation.__name__}: {said}")
+        return True
 
     def _hurt(self) -> None:
         server = self._chance.choice(list(self._lives))
@@ -198,14 +177,6 @@ class Soak:
         for zone in ("zone-a", "zone-b"):
             self._world.answer(zone)
         self._world.start_operator()
-        for server in self._lives:
-            ledger = self._world.ledger(server)
-            if ledger is None or ledger.failover is None:
-                self._world.owner_starts(server)
-        for life in self._lives.values():
-            self._deliver("look", lambda life=life: life.refresh(self._world))  # type: ignore[misc]
-            if life.server not in life.objects[ProtectedServer]:
-                self._deliver(f"protect {life.server}", lambda life=life: self._world.protect(life.server))  # type: ignore[misc]
         self.book.note("heal", "every fault is over")
 
     def _compare(self) -> None:

@@ -15,7 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from demo.controlplane.plane import ControlPlaneError
-from tests.soak.world import SoakWorld, kill, primary_ip
+from lifeboat.engines.ledger import Direction
+from tests.soak import places
+from tests.soak.world import SoakWorld, kill
+
+SLOW_LINK = 200_000
+"""Bytes per second."""
 
 Undo = Callable[[], None]
 
@@ -93,44 +98,68 @@ def recovery_silent(hurt: Hurt) -> Undo | None:
 
 def replica_killed(hurt: Hurt) -> Undo | None:
     """SIGKILL of the storage daemon that takes the copy."""
-    pid = hurt.world.replica_pid(hurt.server)
-    if pid is None:
-        raise NotNow
-    kill(pid)
+    _kill_one(hurt, hurt.world.replica_pids(hurt.server))
     return None
 
 
-def source_killed(hurt: Hurt) -> Undo | None:
-    """A power cut at the primary site; its owner starts it later, if the zone lets him."""
-    pid = hurt.world.source_pid(hurt.server)
+def line_killed(hurt: Hurt) -> Undo | None:
+    """SIGKILL of the process that carries the copy, at whichever site it runs."""
+    _kill_one(hurt, hurt.world.line_pids(hurt.server))
+    return None
+
+
+def link_cut(hurt: Hurt) -> Undo | None:
+    """The link to the zone of the replica swallows everything, refuses everybody, or gets slow."""
+    ledger = hurt.world.ledger(hurt.server)
+    back = ledger is not None and ledger.direction is Direction.REVERSE
+    relay = hurt.world.relays["zone-a" if back else "zone-b"]
+    how: Callable[[], None] = hurt.chance.choice([relay.swallow, relay.refuse, lambda: relay.limit(SLOW_LINK)])
+    how()
+    return relay.heal
+
+
+def server_killed(hurt: Hurt) -> Undo | None:
+    """A power cut where the server serves; its owner starts it later, if the zone lets him."""
+    place = _place(hurt)
+    pid = places.pid(hurt.world, hurt.server, place)
     if pid is None:
         raise NotNow
     kill(pid)
 
     def owner_starts() -> None:
-        if hurt.world.answers("zone-a"):
-            hurt.world.owner_starts(hurt.server)
+        if hurt.world.answers(place.zone):
+            hurt.world.owner_starts(hurt.server, place.zone)
 
     return owner_starts
 
 
-def source_reboots(hurt: Hurt) -> Undo | None:
+def server_reboots(hurt: Hurt) -> Undo | None:
     """The guest reboots by itself."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{primary_ip(hurt.server)}/cgi-bin/reboot", timeout=5):
+        with opener.open(f"http://{_place(hurt).host}/cgi-bin/reboot", timeout=5):
             return None
     except OSError as error:
         raise NotNow from error
 
 
-def recovered_killed(hurt: Hurt) -> Undo | None:
-    """SIGKILL of a machine that was started at the recovery site."""
-    found = hurt.world.launched(hurt.server)
-    if not found:
-        raise NotNow
-    kill(found[hurt.chance.choice(sorted(found))])
+def launched_killed(hurt: Hurt) -> Undo | None:
+    """SIGKILL of any machine that was launched."""
+    _kill_one(hurt, list(hurt.world.launched(hurt.server).values()))
     return None
+
+
+def _kill_one(hurt: Hurt, pids: list[int]) -> None:
+    if not pids:
+        raise NotNow
+    kill(hurt.chance.choice(sorted(pids)))
+
+
+def _place(hurt: Hurt) -> places.Place:
+    found = places.serving(hurt.world, hurt.server, hurt.world.ledger(hurt.server))
+    if found is None:
+        raise NotNow
+    return found
 
 
 def disk_full(hurt: Hurt) -> Undo | None:
@@ -150,8 +179,10 @@ FAULTS: tuple[tuple[int, float, float, Fault], ...] = (
     (2, 3, 25, primary_silent),
     (1, 3, 12, recovery_silent),
     (3, 0, 0, replica_killed),
-    (3, 3, 20, source_killed),
-    (1, 0, 0, source_reboots),
-    (1, 0, 0, recovered_killed),
+    (3, 0, 0, line_killed),
+    (4, 2, 20, link_cut),
+    (3, 3, 20, server_killed),
+    (1, 0, 0, server_reboots),
+    (1, 0, 0, launched_killed),
     (2, 5, 20, disk_full),
 )

@@ -16,17 +16,27 @@ from tests.soak.operations import (
     delete_drill,
     delete_ended_failover,
     drill,
+    fail_back,
     fail_over,
     failover_spec,
     first_attempt_again,
     forget_failover,
+    go_on,
+    goes_back,
+    instance,
     let_go,
     limit_bandwidth,
+    replication,
     restart,
     roll_back,
+    set_forward,
     switch,
     take_back,
+    turn_back,
+    turn_forward,
+    undecided,
 )
+from tests.soak.people import tend
 from tests.soak.world import Stored
 
 
@@ -93,7 +103,7 @@ def nonsense_failover(ask: Ask) -> str | None:
 
 def nonsense_edit(ask: Ask) -> str | None:
     """An edit of a failover under way that cannot be followed."""
-    if not (found := ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying")):
+    if not (found := undecided(ask, "AwaitingCommit", "Launching", "Verifying")):
         return None
     edit: Stored = ask.chance.choice(
         [
@@ -112,10 +122,10 @@ def nonsense_edit(ask: Ask) -> str | None:
 
 def sensible_again(ask: Ask) -> str | None:
     """Undo what `nonsense_edit` asked for."""
-    if not (found := ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying")):
+    if not (found := undecided(ask, "AwaitingCommit", "Launching", "Verifying")):
         return None
-    instance = failover_spec(ask, "latest")["instance"]
-    ask.world.edit(Failover, found[0], {"spec": {"recoveryPoint": "latest", "instance": {"memory": None, **instance}}})
+    like = instance(ask.life.server, back=goes_back(ask, found[0]))
+    ask.world.edit(Failover, found[0], {"spec": {"recoveryPoint": "latest", "instance": {"memory": None, **like}}})
     return found[0]
 
 
@@ -125,7 +135,6 @@ def nonsense_server(ask: Ask) -> str | None:
         [
             {"serverId": "other"},
             {"sitePairRef": {"name": "other"}},
-            {"replication": {"direction": "Reverse"}},
             {"replication": {"recoveryPoints": [{"every": "1s", "for": "1m"}]}},
             {"replication": {"bandwidthLimit": -1}},
         ]
@@ -134,15 +143,75 @@ def nonsense_server(ask: Ask) -> str | None:
     return str(edit)
 
 
-def forward_again(ask: Ask) -> str | None:
-    """Undo `direction: Reverse`."""
-    ask.world.edit(ProtectedServer, ask.life.server, {"spec": {"replication": {"direction": "Forward"}}})
+def reverse_too_early(ask: Ask) -> str | None:
+    """Ask for the way back before anything is committed, with or without the consent to wipe."""
+    if ask.life.phase not in {"Initialized", "Replicating", "FailedOver", "FailingOver", "Stopped", "Interrupted"}:
+        return None
+    wanted: Stored = {"direction": "Reverse"}
+    if ask.chance.random() < 0.5:
+        wanted |= {"originalMachine": True, "confirmWipe": ask.life.server}
+    ask.world.edit(ProtectedServer, ask.life.server, {"spec": {"replication": wanted}})
+    return str(wanted)
+
+
+def forward_too_early(ask: Ask) -> str | None:
+    """Ask for the way out while the server is served from the recovery site."""
+    return set_forward(ask) if ask.life.phase.startswith("Reverse") else None
+
+
+def reverse_again(ask: Ask) -> str | None:
+    """Undo `forward_too_early`."""
+    if not ask.life.phase.startswith("Reverse") or replication(ask).get("direction") == "Reverse":
+        return None
+    ask.world.edit(ProtectedServer, ask.life.server, {"spec": {"replication": {"direction": "Reverse"}}})
     return ask.life.server
+
+
+def wrong_consent(ask: Ask) -> str | None:
+    """Consent to a wipe with the wrong name, with none, or in the wrong direction."""
+    wanted: Stored = ask.chance.choice(
+        [
+            {"direction": "Reverse", "originalMachine": True, "confirmWipe": "other"},
+            {"direction": "Reverse", "originalMachine": True, "confirmWipe": None},
+            {"direction": "Forward", "originalMachine": True, "confirmWipe": ask.life.server},
+        ]
+    )
+    ask.world.edit(ProtectedServer, ask.life.server, {"spec": {"replication": wanted}})
+    return str(wanted)
+
+
+def late_consent(ask: Ask) -> str | None:
+    """Consent to the wipe of the original once the copy goes elsewhere already, or withdraw a consent that is spent."""
+    if not ask.life.phase.startswith("Reverse") or replication(ask).get("direction") != "Reverse":
+        return None
+    wanted: Stored = {"originalMachine": True, "confirmWipe": ask.life.server}
+    if replication(ask).get("originalMachine"):
+        wanted = {"originalMachine": None, "confirmWipe": None}
+    ask.world.edit(ProtectedServer, ask.life.server, {"spec": {"replication": wanted}})
+    return str(wanted)
+
+
+def failback_in_vain(ask: Ask) -> str | None:
+    """Fail back what has not gone, or is not copied back yet."""
+    if ask.life.phase in {"ReverseReplicating", "ReverseResyncing", "ReverseInterrupted", ""}:
+        return None
+    name = ask.life.name("b")
+    ask.world.create(Failover, name, failover_spec(ask, "current", back=True))
+    return f"{name} while {ask.life.phase}"
+
+
+def failover_in_vain(ask: Ask) -> str | None:
+    """Fail over what is served from the recovery site already."""
+    if not ask.life.phase.startswith("Reverse") and ask.life.phase not in {"Committed", "FailedBack"}:
+        return None
+    name = ask.life.name("f")
+    ask.world.create(Failover, name, failover_spec(ask, "latest", planned=False))
+    return f"{name} while {ask.life.phase}"
 
 
 def spent_name(ask: Ask) -> str | None:
     """Use a name that has ended."""
-    found = ask.life.of(Failover, "RolledBack", "Failed")
+    found = ask.life.of(Failover, "RolledBack", "Failed", "Committed", "Completed")
     if not found:
         return None
     ask.world.delete(Failover, found[0])
@@ -159,15 +228,17 @@ def claim_twice(ask: Ask) -> str | None:
 
 # weight, whether it is legal, what it is
 OPERATIONS: tuple[tuple[int, bool, Operation], ...] = (
-    (6, True, drill),
+    (24, True, go_on),
+    (6, True, tend),
+    (4, True, drill),
     (3, True, clear_drill),
     (2, True, delete_drill),
-    (12, True, fail_over),
-    (4, True, change_point),
-    (2, True, first_attempt_again),
+    (8, True, fail_over),
+    (2, True, change_point),
+    (1, True, first_attempt_again),
     (3, True, change_instance),
-    (5, True, roll_back),
-    (1, True, commit),
+    (2, True, roll_back),
+    (3, True, commit),
     (1, True, forget_failover),
     (1, True, delete_ended_failover),
     (1, True, change_policy),
@@ -175,9 +246,13 @@ OPERATIONS: tuple[tuple[int, bool, Operation], ...] = (
     (1, True, switch),
     (1, True, restart),
     (1, True, let_go),
-    (6, True, take_back),
-    (4, True, sensible_again),
-    (2, True, forward_again),
+    (8, True, take_back),
+    (3, True, sensible_again),
+    (4, True, turn_back),
+    (3, True, turn_forward),
+    (3, True, fail_back),
+    (2, True, reverse_again),
+    (1, False, late_consent),
     (1, False, second_failover),
     (1, False, two_failovers_at_once),
     (2, False, nonsense_drill),
@@ -186,4 +261,9 @@ OPERATIONS: tuple[tuple[int, bool, Operation], ...] = (
     (1, False, nonsense_server),
     (1, False, spent_name),
     (1, False, claim_twice),
+    (1, False, reverse_too_early),
+    (1, False, forward_too_early),
+    (1, False, wrong_consent),
+    (1, False, failback_in_vain),
+    (1, False, failover_in_vain),
 )

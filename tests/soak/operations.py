@@ -7,7 +7,7 @@ add one, write it here, or in `nonsense` where it is not allowed, and give it a 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,10 +17,12 @@ from lifeboat.api.drill import Drill
 from lifeboat.api.failover import Failover
 from lifeboat.api.names import RESTARTED_AT
 from lifeboat.api.protectedserver import ProtectedServer
-from tests.soak.world import SoakWorld, Stored, recovery_ip
+from tests.soak.world import SoakWorld, Stored, primary_ip, recovery_ip
 
 CHECK = {"name": "web", "httpGet": {"port": 80, "path": "/cgi-bin/rows"}, "timeoutSeconds": 120}
+FAILING = {"name": "never", "tcpSocket": {"port": 81}, "timeoutSeconds": 5}
 START_DEADLINE = "40s"
+UNDER_WAY = ("StoppingReplication", "Launching", "Verifying", "AwaitingCommit", "ChangingRecoveryPoint")
 
 
 @dataclass
@@ -28,7 +30,6 @@ class Life:
     """A server while it lives: which objects ask for what, as the API server told last."""
 
     server: str
-    born: float
     numbers: int = 0
     objects: dict[type[Resource], dict[str, Stored]] = field(default_factory=dict)
 
@@ -88,9 +89,10 @@ def drill(ask: Ask) -> str | None:
     if len(ask.life.of(Drill, "Pending", "Launching", "Verifying", "Running")) >= 2:
         return None
     point, name = some_point(ask), ask.life.name("d")
-    instance: Stored = {"network": "vpc-b-recovery", "elasticIP": "auto", "useSSD": ask.chance.random() < 0.3}
+    instance: Stored = {"elasticIP": "auto", "useSSD": ask.chance.random() < 0.3}
     if ask.chance.random() < 0.4:
-        instance["ipAddress"] = f"10.20.2.{ask.chance.randint(100, 200)}"
+        network = "10.10.2" if ask.life.status.get("direction") == "Reverse" else "10.20.2"
+        instance["ipAddress"] = f"{network}.{ask.chance.randint(100, 200)}"
     if ask.chance.random() < 0.4:
         instance["postScript"] = {"inline": "echo soaked"}
     spec: Stored = {
@@ -99,8 +101,8 @@ def drill(ask: Ask) -> str | None:
         "instance": instance,
         "checks": [CHECK],
     }
-    if ask.chance.random() < 0.5:
-        spec["ttl"] = f"{ask.chance.randint(15, 60)}s"
+    if ask.chance.random() < 0.7:
+        spec["ttl"] = f"{ask.chance.randint(5, 30)}s"
     ask.world.create(Drill, name, spec)
     return f"{name} from {point}"
 
@@ -124,30 +126,59 @@ def delete_drill(ask: Ask) -> str | None:
 
 
 def fail_over(ask: Ask) -> str | None:
-    """Fail a server over."""
-    if ask.life.phase not in {"Replicating", "Interrupted", "Resyncing"} or not ask.life.status.get("recoveryPoints"):
+    """Fail a server over, in a disaster or as planned."""
+    if ask.life.phase not in {"Replicating", "Interrupted", "Resyncing", "Stopped"}:
         return None
-    point = "current" if ask.chance.random() < 0.5 else some_point(ask)
+    if not ask.life.status.get("recoveryPoints"):
+        return None
     name = ask.life.name("f")
+    if ask.life.phase == "Replicating" and ask.chance.random() < 0.3:
+        ask.world.create(Failover, name, failover_spec(ask, "current", planned=True))
+        return f"{name}, planned"
+    point = "current" if ask.chance.random() < 0.6 else some_point(ask)
     ask.world.create(Failover, name, failover_spec(ask, point))
     return f"{name} at {point}"
 
 
-def failover_spec(ask: Ask, point: str, **more: Any) -> Stored:
-    instance = {"elasticIP": recovery_ip(ask.life.server), "ipAddress": f"10.20.2.{10 + int(ask.life.server[1:])}"}
+def fail_back(ask: Ask) -> str | None:
+    """Bring a server home."""
+    if ask.life.phase != "ReverseReplicating":
+        return None
+    name, point = ask.life.name("b"), "current" if ask.chance.random() < 0.8 else some_point(ask)
+    ask.world.create(Failover, name, failover_spec(ask, point, back=True))
+    return f"{name} at {point}"
+
+
+def failover_spec(ask: Ask, point: str, *, back: bool = False, **more: Any) -> Stored:
+    """What a Failover or a failback asks for; sometimes with a check that never passes."""
+    failing = [FAILING] if ask.chance.random() < 0.15 else []
     return {
         "serverRef": {"name": ask.life.server},
         "recoveryPoint": point,
         "startDeadline": START_DEADLINE,
-        "instance": instance,
-        "checks": [CHECK],
+        "instance": instance(ask.life.server, back=back),
+        "checks": [CHECK, *failing],
+        **({"type": "Failback"} if back else {}),
         **more,
     }
 
 
+def instance(server: str, *, back: bool) -> Stored:
+    """What a failed over server, or one that came back, is like."""
+    last = 10 + int(server[1:])
+    if back:
+        return {"elasticIP": primary_ip(server), "network": "vpc-a", "ipAddress": f"10.10.1.{last}"}
+    return {"elasticIP": recovery_ip(server), "ipAddress": f"10.20.2.{last}"}
+
+
+def goes_back(ask: Ask, name: str) -> bool:
+    """Whether a Failover is a failback."""
+    return bool(ask.life.objects[Failover][name]["spec"].get("type") == "Failback")
+
+
 def change_point(ask: Ask) -> str | None:
     """Try another point of a failover under way."""
-    if not (found := ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying", "StoppingReplication")):
+    if not (found := undecided(ask, "AwaitingCommit", "Launching", "Verifying", "StoppingReplication")):
         return None
     point = some_point(ask)
     ask.world.edit(Failover, found[0], {"spec": {"recoveryPoint": point}})
@@ -156,7 +187,7 @@ def change_point(ask: Ask) -> str | None:
 
 def first_attempt_again(ask: Ask) -> str | None:
     """Go back to the disks of the first attempt."""
-    if not (found := ask.life.of(Failover, "AwaitingCommit")):
+    if not (found := undecided(ask, "AwaitingCommit")):
         return None
     ask.world.edit(Failover, found[0], {"spec": {"recoveryPoint": "attempt-1"}})
     return found[0]
@@ -164,7 +195,7 @@ def first_attempt_again(ask: Ask) -> str | None:
 
 def change_instance(ask: Ask) -> str | None:
     """Start the recovered server in another shape."""
-    if not (found := ask.life.of(Failover, "AwaitingCommit")):
+    if not (found := undecided(ask, "AwaitingCommit")):
         return None
     memory = ask.chance.choice(["192Mi", "208Mi", "224Mi"])
     ask.world.edit(Failover, found[0], {"spec": {"instance": {"memory": memory}}})
@@ -173,33 +204,45 @@ def change_instance(ask: Ask) -> str | None:
 
 def roll_back(ask: Ask) -> str | None:
     """Go back to the source."""
-    if not (found := ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying", "ChangingRecoveryPoint")):
+    found = undecided(ask, "AwaitingCommit", "Launching", "Verifying", "ChangingRecoveryPoint", "StoppingReplication")
+    if not found:
         return None
     ask.world.edit(Failover, found[0], {"spec": {"rollback": True}})
     return found[0]
 
 
 def commit(ask: Ask) -> str | None:
-    """Stay at the recovery site."""
-    if not (found := ask.life.of(Failover, "AwaitingCommit")):
+    """Stay where the server serves now."""
+    if not (found := undecided(ask, "AwaitingCommit")):
         return None
     ask.world.edit(Failover, found[0], {"spec": {"commit": True}})
     return found[0]
+
+
+def undecided(ask: Ask, *phases: str) -> list[str]:
+    """The Failovers in one of these phases that are neither to be committed nor rolled back yet."""
+    specs = {name: each["spec"] for name, each in ask.life.objects[Failover].items()}
+    return [
+        name
+        for name in ask.life.of(Failover, *phases)
+        if not specs[name].get("commit") and not specs[name].get("rollback")
+    ]
 
 
 def forget_failover(ask: Ask) -> str | None:
     """Delete a Failover under way, and let another one carry on."""
     if not (found := ask.life.of(Failover, "AwaitingCommit", "Launching", "Verifying")):
         return None
+    back = goes_back(ask, found[0])
     ask.world.delete(Failover, found[0])
     heir = ask.life.name("f")
-    ask.world.create(Failover, heir, failover_spec(ask, "current"))
+    ask.world.create(Failover, heir, failover_spec(ask, "current", back=back))
     return f"{found[0]}, {heir} carries on"
 
 
 def delete_ended_failover(ask: Ask) -> str | None:
     """Delete a Failover that has ended."""
-    if not (found := ask.life.of(Failover, "RolledBack", "Failed")):
+    if not (found := ask.life.of(Failover, "RolledBack", "Failed", "Committed", "Completed")):
         return None
     ask.world.delete(Failover, found[0])
     return found[0]
@@ -227,15 +270,68 @@ def limit_bandwidth(ask: Ask) -> str | None:
 
 def switch(ask: Ask) -> str | None:
     """Switch replication off, or on again."""
-    spec = ask.life.objects[ProtectedServer].get(ask.life.server, {}).get("spec", {})
-    enabled = not spec.get("replication", {}).get("enabled", False)
+    enabled = not replication(ask).get("enabled", False)
+    if not enabled and ask.chance.random() < 0.5:
+        return None
     ask.world.edit(ProtectedServer, ask.life.server, {"spec": {"replication": {"enabled": enabled}}})
     return "on" if enabled else "off"
 
 
+def replication(ask: Ask) -> Stored:
+    """What is asked of a server's replication."""
+    spec: Stored = ask.life.objects[ProtectedServer].get(ask.life.server, {}).get("spec", {})
+    found: Stored = spec.get("replication", {})
+    return found
+
+
+def turn_back(ask: Ask) -> str | None:
+    """Replicate a committed server back: onto a new machine or the original one, at once or only registered."""
+    if ask.life.phase != "Committed" or replication(ask).get("direction") == "Reverse":
+        return None
+    wanted: Stored = {"direction": "Reverse", "enabled": ask.chance.random() < 0.8}
+    if ask.chance.random() < 0.5:
+        wanted |= {"originalMachine": True, "confirmWipe": ask.life.server}
+    ask.world.edit(ProtectedServer, ask.life.server, {"spec": {"replication": wanted}})
+    return str(wanted)
+
+
+def turn_forward(ask: Ask) -> str | None:
+    """Protect a server that came home as at the start; undoes a `Reverse` that came too early as well."""
+    if ask.life.phase.startswith("Reverse") or replication(ask).get("direction") != "Reverse":
+        return None
+    return set_forward(ask)
+
+
+def set_forward(ask: Ask, **more: object) -> str:
+    """Ask for the forward direction."""
+    wanted = {"direction": "Forward", "originalMachine": None, "confirmWipe": None, **more}
+    ask.world.edit(ProtectedServer, ask.life.server, {"spec": {"replication": wanted}})
+    return str(wanted)
+
+
+def go_on(ask: Ask) -> str | None:
+    """Do what comes next in the life of a server, wherever it is."""
+    steps: dict[str, Sequence[Operation]] = {
+        "Initialized": (switch,),
+        "Stopped": (switch,),
+        "Replicating": (fail_over,),
+        "FailedOver": (commit, commit, roll_back),
+        "Committed": (turn_back, turn_back, turn_back, turn_forward),
+        "ReverseRegistered": (switch,),
+        "ReverseReplicating": (fail_back,),
+        "FailingBack": (commit, roll_back),
+        "FailedBack": (turn_forward,),
+    }
+    if ask.life.phase not in steps:
+        return None
+    step = ask.chance.choice(steps[ask.life.phase])
+    said = step(ask)
+    return f"{step.__name__}: {said}" if said is not None else None
+
+
 def restart(ask: Ask) -> str | None:
     """Restart the source by annotation."""
-    if ask.life.phase not in {"Replicating", "FullSync", "Initialized"}:
+    if ask.life.phase not in {"Replicating", "FullSync", "Initialized", "ReverseReplicating", "ReverseRegistered"}:
         return None
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     ask.world.edit(ProtectedServer, ask.life.server, {"metadata": {"annotations": {RESTARTED_AT: now}}})
@@ -244,7 +340,7 @@ def restart(ask: Ask) -> str | None:
 
 def let_go(ask: Ask) -> str | None:
     """Delete the ProtectedServer; it is created again by `take_back`."""
-    if ask.life.phase not in {"Replicating", "Interrupted", "FailedOver", "Stopped"}:
+    if ask.life.phase in {"", "InstallingAgent"}:
         return None
     ask.world.delete(ProtectedServer, ask.life.server)
     return ask.life.server

@@ -1,8 +1,8 @@
 """The client outside both zones: it writes numbered rows wherever the server serves, and knows which are due where.
 
-A row is due on disks once it was acknowledged there. Disks that were made from a recovery point owe what the source had
-acknowledged by the point's time; those that were made of the replica as it stood (`current`) owe besides what had been
-acknowledged when the replica was last seen in step.
+A row is due on disks once it was acknowledged there. Disks that were made from a recovery point owe besides what the
+disks that were copied owed by the point's time; those that were made of the replica as it stood owe what had been
+acknowledged when the replica was last seen in step; and after a planned failover or a failback they owe everything.
 """
 
 from __future__ import annotations
@@ -14,30 +14,26 @@ import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from lifeboat.engines.contract import Retry
 from lifeboat.engines.ledger import Attempt, FailoverStage, Ledger
+from lifeboat.lifecycle.machines import failover_machine
+from tests.soak import places
 from tests.soak.book import Book
-from tests.soak.world import SoakWorld, primary_ip
+from tests.soak.places import Place
+from tests.soak.world import SoakWorld
 
 PAUSE_SECONDS = 0.2
 WRITE_SECONDS = 10.0
-_SERVES = (FailoverStage.AWAITING_COMMIT, FailoverStage.COMMITTING, FailoverStage.COMMITTED)
+# An answer that took so long may be another machine's at the same address; a machine needs longer than that to boot.
+CERTAIN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Disks:
-    """Which disks a row was written to: the source's (epoch 0), or those of an attempt of a failover."""
+class Base:
+    """What disks were made from: other disks as they were at a time, None as they were at their end."""
 
-    epoch: int = 0
-    attempt: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the server serves: address and disks, and the start that put it there."""
-
-    host: str
-    disks: Disks
-    start: tuple[int, int]
+    disks: str
+    until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ class Row:
     """An acknowledged row."""
 
     number: int
-    disks: Disks
+    disks: str
     at: datetime
 
 
@@ -59,8 +55,8 @@ class Rows:
         self._world = world
         self._book = book
         self._number = 0
-        self._checked: tuple[int, int] = (0, 0)
-        self._bases: dict[Disks, tuple[Attempt, datetime | None]] = {}
+        self._checked: object = None
+        self._bases: dict[str, Base] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._write, name=f"rows {server}", daemon=True)
 
@@ -74,17 +70,25 @@ class Rows:
         self._thread.join(WRITE_SECONDS + 5)
 
     def place(self) -> Place | None:
-        """Where the server serves by its ledger, None while it is between two places."""
-        ledger = self._world.ledger(self.server)
-        record = ledger.failover if ledger is not None else None
-        if ledger is None or record is None or record.stage is FailoverStage.STOPPING_REPLICATION:
-            return Place(primary_ip(self.server), Disks(), (0, ledger.epoch if ledger is not None else 0))
-        attempt = record.attempts[-1]
-        if record.stage not in _SERVES or attempt.shape.elastic_ip is None:
-            return None
-        disks = Disks(ledger.epoch, attempt.disks_of)
-        self._note_base(ledger, disks)
-        return Place(attempt.shape.elastic_ip, disks, (ledger.epoch, attempt.number))
+        """Where the server serves, None while it is between two places."""
+        return self._look()[0]
+
+    def note(self, ledger: Ledger) -> None:
+        """Remember what the disks of each attempt were made from, at their first sight."""
+        record = ledger.failover
+        if record is None or record.stage is FailoverStage.STOPPING_REPLICATION:
+            return
+        copied = places.source(self._world, self.server, ledger)
+        for attempt in record.attempts:
+            name = failover_machine(ledger, attempt.number)
+            if copied is None or attempt.disks_of != attempt.number or name in self._bases:
+                continue
+            until: datetime | None = attempt.point_time
+            if attempt.point == record.tip:
+                in_step = min(self.in_step or attempt.point_time, record.accepted_at)
+                until = None if record.planned else max(attempt.point_time, in_step)
+            self._bases[name] = Base(copied.disks, until)
+            self._book.note("base", f"{self.server}: {name} has {copied.disks} until {until or 'its end'}")
 
     def verify(self, place: Place, *, seconds: float = 30.0) -> bool:
         """Compare what is there with what is due; False where nobody answered."""
@@ -99,30 +103,30 @@ class Rows:
             time.sleep(0.5)
         if self.place() != place:
             return True  # it has moved on meanwhile: whose rows these are is not certain
-        there = {int(number) for number in found.split()}
-        self._judge(due, there, f"{place.host} ({place.disks})")
+        self._judge(due, {int(number) for number in found.split()}, f"{place.host} ({place.machine})")
         return True
 
-    def verify_drill(self, host: str, attempt: Attempt) -> None:
+    def verify_drill(self, host: str, attempt: Attempt, copied: Place) -> None:
         """Compare what a drill's server has with what its point owes."""
-        due = self._of_point(attempt.point_time)
+        due = self.due(copied.disks, attempt.point_time)
         found = _get(host, "/cgi-bin/rows", 10.0)
         if found is not None:
             self._judge(due, {int(number) for number in found.split()}, f"a drill from {attempt.point}")
             self._book.count("drills compared")
 
-    def due(self, disks: Disks) -> set[int]:
-        """The rows that these disks owe."""
-        owed = {row.number for row in self.rows if row.disks == disks}
-        if disks in self._bases:
-            attempt, in_step = self._bases[disks]
-            owed |= self._of_point(attempt.point_time)
-            if attempt.requested == "current" and in_step is not None:
-                owed |= self._of_point(in_step)
-        return owed
+    def due(self, disks: str, until: datetime | None = None) -> set[int]:
+        """The rows that these disks owed by a time, or owe now."""
+        owed = {row.number for row in self.rows if row.disks == disks and (until is None or row.at < until)}
+        base = self._bases.get(disks)
+        return owed if base is None else owed | self.due(base.disks, base.until)
 
-    def _of_point(self, time_of_point: datetime) -> set[int]:
-        return {row.number for row in self.rows if row.disks == Disks() and row.at < time_of_point}
+    def _look(self) -> tuple[Place | None, object]:
+        """Where the server serves, and which of its starts there it is."""
+        ledger = self._world.ledger(self.server)
+        if ledger is not None:
+            self.note(ledger)
+        place = places.serving(self._world, self.server, ledger)
+        return place, (place, ledger.epoch, len(ledger.spent)) if ledger is not None else (place, 0, 0)
 
     def _judge(self, due: set[int], there: set[int], where: str) -> None:
         missing = due - there
@@ -136,38 +140,29 @@ class Rows:
                 f"the first is {first} of {at[first].isoformat()}, the last {max(missing)}"
             )
 
-    def _note_base(self, ledger: Ledger, disks: Disks) -> None:
-        """Remember what an attempt's disks were made from, at its first sight."""
-        if disks in self._bases or ledger.failover is None:
-            return
-        for attempt in ledger.failover.attempts:
-            if attempt.number == disks.attempt:
-                began = ledger.failover.accepted_at
-                in_step = min(self.in_step, began) if self.in_step is not None else None
-                self._bases[disks] = (attempt, in_step)
-
     def _write(self) -> None:
         while not self._end.is_set():
-            with contextlib.suppress(ValueError):  # a ledger that cannot be read is found at the end
-                place = self.place()
+            with contextlib.suppress(ValueError, Retry):  # a ledger that cannot be read is found at the end
+                place, start = self._look()
                 if place is not None:
-                    self._write_at(place)
+                    self._write_at(place, start)
             self._end.wait(PAUSE_SECONDS)
 
-    def _write_at(self, place: Place) -> None:
-        if self._checked != place.start:
+    def _write_at(self, place: Place, start: object) -> None:
+        if self._checked != start:
             if not self.verify(place, seconds=5):
                 return
-            self._checked = place.start
+            self._checked = start
         self._number += 1
         began = time.monotonic()
         said = _get(place.host, f"/cgi-bin/write?n={self._number}", WRITE_SECONDS)
         if said != "ok":
             return
-        at = datetime.now(UTC)
+        at, took = datetime.now(UTC), time.monotonic() - began
         self._book.count("rows acknowledged")
-        self._book.took(time.monotonic() - began)
-        if self.place() == place:
+        self._book.took(took)
+        now = self.place()
+        if now == place or (now is None and took < CERTAIN_SECONDS):
             self.rows.append(Row(self._number, place.disks, at))
 
 

@@ -10,14 +10,16 @@ from typing import Final
 
 from lifeboat.engines.contract import Pair
 from lifeboat.engines.facts import Known, ReplicaState
-from lifeboat.engines.ledger import DrillStage, FailoverStage
+from lifeboat.engines.ledger import DrillStage, FailoverStage, Ledger
 from lifeboat.engines.qemu.engine import QemuEngine
+from tests.soak import places
 from tests.soak.book import Book
 from tests.soak.rows import Rows
 from tests.soak.world import SoakWorld
 
 LOOK_SECONDS: Final = 0.7
 PAIR: Final = Pair("zone-a", "zone-b")
+_COUNTED: Final = (FailoverStage.AWAITING_COMMIT, FailoverStage.ROLLING_BACK, FailoverStage.COMMITTED)
 
 
 class Watcher:
@@ -46,7 +48,7 @@ class Watcher:
             living = list(self._living())
             for rows in living:
                 try:
-                    self._who_serves(rows.server)
+                    self._who_serves(rows)
                     self._drills(rows)
                 except (OSError, ValueError) as error:
                     self._book.note("watch", f"{rows.server}: {error}")
@@ -54,40 +56,63 @@ class Watcher:
             facts = await engine.observe(PAIR, {rows.server for rows in living})
             for rows in living:
                 seen = facts.servers.get(rows.server)
-                replica = seen.forward.replica if seen is not None else None
+                if seen is None or not isinstance(seen.ledger, Known):
+                    continue
+                replica = seen.way(seen.ledger.value.direction).replica
                 if isinstance(replica, Known) and replica.value.state is ReplicaState.SYNCED:
                     rows.in_step = asked
             await asyncio.sleep(LOOK_SECONDS)
         await engine.close()
 
-    def _who_serves(self, server: str) -> None:
-        recovered, source = self._world.recovered(server), self._world.source_pid(server)
-        ledger = self._world.ledger(server)
-        if len(recovered) > 1:
-            self._book.violate(f"{server}: two recovered servers run at once: {', '.join(sorted(recovered))}")
-        if ledger is None:
+    def _who_serves(self, rows: Rows) -> None:
+        server = rows.server
+        before, serve, ledger = (
+            self._world.ledger(server),
+            places.able_to_serve(self._world, server),
+            self._world.ledger(server),
+        )
+        if ledger is None or before is None or before.version != ledger.version:
             return
-        if recovered and source is not None and ledger.fence is None:
-            self._book.violate(
-                f"{server}: {', '.join(recovered)} runs beside the source, which nobody ordered to fence"
-            )
+        rows.note(ledger)
+        self._beside_each_other(server, set(serve), ledger)
         record = ledger.failover
         if record is None:
+            mark = f"{server} {ledger.direction.value} {ledger.registered}"
+            told = f"{server}: {ledger.registered or 'its own server'} is copied, {ledger.direction.value}"
+        else:
+            mark = f"{server} {ledger.epoch} {record.stage.value} {len(record.attempts)}"
+            told = f"{server}: {record.name} {record.stage.value}, attempt {len(record.attempts)}"
+        if mark in self._seen:
             return
-        mark = f"{server} {ledger.epoch} {record.stage.value} {len(record.attempts)}"
-        if mark not in self._seen:
-            self._seen.add(mark)
-            self._book.note("stage", f"{server}: {record.name} {record.stage.value}, attempt {len(record.attempts)}")
-            if record.stage is FailoverStage.AWAITING_COMMIT:
-                self._book.count("recovered servers that came to serve")
+        self._seen.add(mark)
+        self._book.note("stage", told)
+        if record is None and ledger.epoch:
+            self._book.count(f"turned {ledger.direction.value}")
+        elif record is not None and record.stage in _COUNTED:
+            self._book.count(f"{'failbacks' if record.failback else 'failovers'} {record.stage.value}")
+
+    def _beside_each_other(self, server: str, serve: set[str], ledger: Ledger) -> None:
+        """More than one may serve only while a fence was ordered and is not confirmed, and no two of one failover."""
+        if len(serve) < 2:
+            return
+        names = ", ".join(sorted(serve))
+        if ledger.fence is None:
+            self._book.violate(f"{server}: {names} run beside each other, and nobody ordered a fence")
+        elif ledger.fence.confirmed_at is not None:
+            self._book.violate(f"{server}: {names} run beside each other, and the fence is confirmed")
+        epochs = [name.split("-")[1] for name in serve if name != places.OWN]
+        if len(set(epochs)) < len(epochs):
+            self._book.violate(f"{server}: attempts of one failover run beside each other: {names}")
 
     def _drills(self, rows: Rows) -> None:
         """Compare the data of each drill that runs, once."""
         ledger = self._world.ledger(rows.server)
+        copied = places.source(self._world, rows.server, ledger)
         for drill in ledger.drills if ledger is not None else ():
             mark = f"drill {drill.name}"
             elastic = drill.attempt.shape.elastic_ip
             if drill.stage is DrillStage.RUNNING and elastic is not None and mark not in self._seen:
                 self._seen.add(mark)
-                self._book.count("drills that ran")
-                rows.verify_drill(elastic, drill.attempt)
+                self._book.count(f"drills that ran {ledger.direction.value}" if ledger is not None else "drills")
+                if copied is not None:
+                    rows.verify_drill(elastic, drill.attempt, copied)

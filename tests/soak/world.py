@@ -1,8 +1,4 @@
-"""The world of a soak: two zones in folders, many small servers of which a few live at a time, a relay between them.
-
-A server has one life: it is protected, fails over, comes back as often as it likes; once committed it stays where it
-is, and the next one takes its place. So every life begins with known disks.
-"""
+"""The world of a soak: two zones in folders, a few small servers, and a relay before each zone's replicas."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,13 +22,19 @@ from lifeboat.api.common import Resource
 from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
 from lifeboat.engines.ledger import Ledger, decode
-from lifeboat.engines.qemu import machine, processes
-from lifeboat.engines.qemu.zones import DOWN
+from lifeboat.engines.qemu import lines, machine, processes, storage_daemon
+from lifeboat.engines.qemu.records import REPLICA
+from lifeboat.engines.qemu.zones import DOWN, Zone
 from tests.conftest import connect
+from tests.faults.left_behind import zone_at
+from tests.faults.relay import Relay
 
-LIVES: Final = 24
+SERVERS: Final = ("s1", "s2")
 DISK_BYTES: Final = 2 << 30
 PAIR: Final = "a-to-b"
+REPLICATION: Final = {"zone-a": ("127.0.51.3", "127.0.51.9"), "zone-b": ("127.0.52.3", "127.0.52.9")}
+"""Where a zone's replicas listen, and where the other zone reaches them: a relay is between."""
+
 Stored = dict[str, Any]
 
 
@@ -56,6 +58,10 @@ class SoakWorld(World):
         self.image = guest.build("tiny")
         self._zone_b = self.zones / "zone-b"
         self._mounted = False
+        self._read: dict[str, Zone] = {}
+        self.relays = {
+            zone: Relay(reached, address, self._ports(zone)) for zone, (address, reached) in REPLICATION.items()
+        }
 
     # --- the recovery zone's own disk, where this user may mount one
 
@@ -90,30 +96,50 @@ class SoakWorld(World):
         guest.copy_disks(self.image, self.zones / "zone-a" / "storage" / "standard" / server)
         self.start_server(server)
 
-    def owner_starts(self, server: str) -> str:
+    def owner_starts(self, server: str, zone: str) -> str:
         """Let the owner start a server that should run; what was said where it was refused."""
         try:
-            self.start_server(server)
+            self.start_server(server, zone)
         except WorldError as error:
             return str(error)
         return ""
 
-    def source_pid(self, server: str) -> int | None:
-        """The process of a server at its primary site."""
-        return machine.running(self.zones / "zone-a" / "servers" / server)
-
-    def recovered(self, server: str) -> dict[str, int]:
-        """The machines of failovers of a server that run, with their processes."""
-        return {name: pid for name, pid in self.launched(server).items() if name.startswith("failover-")}
+    def zone(self, name: str) -> Zone:
+        """A zone, whether or not it answers."""
+        if name not in self._read:
+            self._read[name] = zone_at(self.zones / name)
+        return self._read[name]
 
     def launched(self, server: str) -> dict[str, int]:
         """The machines that were launched for a server and run."""
-        folders = (self.zones / "zone-b" / "machines" / server).glob("*")
+        folders = self.zones.glob(f"*/machines/{server}/*")
         return {each.name: pid for each in folders if (pid := machine.running(each)) is not None}
 
-    def replica_pid(self, server: str) -> int | None:
-        """The storage daemon of a server's replica."""
-        return processes.find(self.zones / "zone-b" / "replicas" / server / "qsd.pid")
+    def replica_pids(self, server: str) -> list[int]:
+        """The storage daemons of a server's replicas."""
+        return _found(self.zones.glob(f"*/replicas/{server}/{storage_daemon.PID}"))
+
+    def line_pids(self, server: str) -> list[int]:
+        """The processes that carry a server's data to its replica."""
+        folders = (f"*/servers/{server}", f"*/machines/{server}/*")
+        return [pid for folder in folders for pid in _found(self.zones.glob(f"{folder}/{lines.PID}"))]
+
+    def _ports(self, zone: str) -> Callable[[], Iterable[int]]:
+        """What a zone's relay asks again and again: the ports of the replicas there."""
+        known: dict[Path, int] = {}
+
+        def ports() -> Iterable[int]:
+            for server in SERVERS:
+                path = self.zones / zone / "replicas" / server / REPLICA
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                    written = path.stat().st_mtime_ns
+                    if seen.get(path) != written:
+                        known[path] = int(json.loads(path.read_bytes())["port"])
+                        seen[path] = written
+            return known.values()
+
+        seen: dict[Path, int] = {}
+        return ports
 
     def answers(self, zone: str) -> bool:
         """Whether a zone answers."""
@@ -175,7 +201,12 @@ class SoakWorld(World):
     def pair(self) -> None:
         """Create the site pair."""
         spec = {
-            "primary": {"zone": "zone-a", "network": "vpc-a"},
+            "primary": {
+                "zone": "zone-a",
+                "network": "vpc-a",
+                "replicationNetwork": "vpc-a-replication",
+                "recoveryNetwork": "vpc-a-recovery",
+            },
             "recovery": {
                 "zone": "zone-b",
                 "network": "vpc-b",
@@ -230,17 +261,20 @@ def kill(pid: int | None) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _servers() -> list[str]:
-    return [f"s{number}" for number in range(1, LIVES + 1)]
+def _found(pid_files: Iterable[Path]) -> list[int]:
+    return [pid for path in pid_files if (pid := processes.find(path)) is not None]
 
 
 def _primary() -> Stored:
     return {
         "zone": "zone-a",
         "namespaces": [NAMESPACE],
-        "networks": [{"name": "vpc-a", "cidr": "10.10.1.0/24", "address": "127.0.51.1"}],
-        "storage": {"standard": "storage/standard"},
-        "elasticIPs": [primary_ip(server) for server in _servers()],
+        "networks": _networks("zone-a", "vpc-a", "10.10", "127.0.51"),
+        "storage": {"standard": "storage/standard", "ssd": "storage/ssd"},
+        "elasticIPs": [
+            *(primary_ip(server) for server in SERVERS),
+            *(f"127.0.51.{last}" for last in range(100, 110)),
+        ],
         "limits": {"cpu": 8, "memory": "8Gi"},
         "servers": [
             {
@@ -254,26 +288,32 @@ def _primary() -> Stored:
                     {"name": disk, "file": f"storage/standard/{server}/{disk}.qcow2"} for disk in ("system", "data")
                 ],
             }
-            for server in _servers()
+            for server in SERVERS
         ],
     }
 
 
 def _recovery() -> Stored:
-    nets = (("vpc-b", 1, "127.0.52.1"), ("vpc-b-replication", 3, "127.0.52.3"), ("vpc-b-recovery", 2, "127.0.52.2"))
     return {
         "zone": "zone-b",
         "namespaces": [NAMESPACE],
-        "networks": [
-            {"name": name, "cidr": f"10.20.{third}.0/24", "address": address} for name, third, address in nets
-        ],
+        "networks": _networks("zone-b", "vpc-b", "10.20", "127.0.52"),
         "storage": {"standard": "storage/standard", "ssd": "storage/ssd"},
         "elasticIPs": [
-            *(recovery_ip(server) for server in _servers()),
+            *(recovery_ip(server) for server in SERVERS),
             *(f"127.0.53.{last}" for last in range(100, 110)),
         ],
         "limits": {"cpu": 8, "memory": "8Gi"},
     }
+
+
+def _networks(zone: str, name: str, inside: str, outside: str) -> list[Stored]:
+    address, reached = REPLICATION[zone]
+    return [
+        {"name": name, "cidr": f"{inside}.1.0/24", "address": f"{outside}.1"},
+        {"name": f"{name}-recovery", "cidr": f"{inside}.2.0/24", "address": f"{outside}.2"},
+        {"name": f"{name}-replication", "cidr": f"{inside}.3.0/24", "address": address, "reachedAt": reached},
+    ]
 
 
 def _message(error: client.ApiException) -> str:
