@@ -1,14 +1,17 @@
 """`lifeboat machine` on a zone's folder, with a real virtual machine whose disk is empty."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from demo.world import end
 from lifeboat.__main__ import main
 from lifeboat.cli import client
-from lifeboat.engines.qemu.records import MachineRecord, save_machine, save_registration
+from lifeboat.engines.qemu import machine
+from lifeboat.engines.qemu.records import MachineRecord, Wanted, save_machine, save_registration
 from lifeboat.engines.qemu.zones import Zones
 
 INVENTORY = """\
@@ -71,16 +74,29 @@ def test_a_fenced_server_is_not_started(zone: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["web-1", "fenced"]
 
 
+def launched(server: str, name: str, wanted: Wanted) -> MachineRecord:
+    """The record of a machine that was launched for a server."""
+    return MachineRecord(
+        name=name,
+        server_id=server,
+        point="tip-2",
+        layer=1,
+        disks_owner=name,
+        disks=("system",),
+        cpu=3,
+        memory_bytes=128 << 20,
+        network="net",
+        address="10.77.0.99",
+        wanted=wanted,
+    )
+
+
 def test_a_registered_machine_is_listed_in_the_place_of_its_server(
     zone: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = Zones(zone.parent).zone(zone.name)
     for server in ("web-1", "mail-1"):
-        record = MachineRecord(
-            name="failback-2-1", server_id=server, point="tip-2", layer=1, disks_owner="failback-2-1",
-            disks=("system",), cpu=3, memory_bytes=128 << 20, network="net", address="10.77.0.99",
-        )  # fmt: skip
-        save_machine(found, record)
+        save_machine(found, launched(server, "failback-2-1", Wanted.HALTED))
         save_registration(found, server, "failback-2-1")
     assert main(["machine", "list", str(zone)]) == client.FINE
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
@@ -91,6 +107,29 @@ def test_a_registered_machine_is_listed_in_the_place_of_its_server(
     ]
     assert lines[1][-1] != "failback-2-1"
     assert "10.77.0.99" in lines[0]
+
+
+@needs_qemu
+def test_a_recovered_server_is_started_before_anybody_registers_it(
+    zone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIFEBOAT_ACCEL", "tcg")
+    found = Zones(zone.parent).zone(zone.name)
+    for name, wanted in (("failover-1-1", Wanted.HALTED), ("failover-1-2", Wanted.RUNNING)):
+        disk = zone / "standard" / "machines" / "mail-1" / name / "system.qcow2"
+        disk.parent.mkdir(parents=True)
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "8M"], check=True)
+        save_machine(found, launched("mail-1", name, wanted))
+    given_up, serves = (found.machine_folder("mail-1", f"failover-1-{number}") for number in (1, 2))
+    try:
+        assert main(["machine", "start", str(zone), "mail-1"]) == client.FINE
+        assert machine.running(serves) is not None
+        assert machine.running(given_up) is None
+    finally:
+        end(serves / machine.PID)
+    (serves / "fence.json").write_text("{}", encoding="utf-8")
+    assert main(["machine", "start", str(zone), "mail-1"]) == client.REFUSED
+    assert "has no server 'mail-1'" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_said_without_a_traceback(zone: Path, capsys: pytest.CaptureFixture[str]) -> None:

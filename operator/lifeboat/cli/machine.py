@@ -65,7 +65,7 @@ async def _run(arguments: Namespace) -> None:
     servers = Servers(Monitors(), Guests(), clock.now)
     match arguments.verb:
         case "start":
-            await servers.start(site_server.present(zone, arguments.server))
+            await servers.start(site_server.to_start(zone, arguments.server))
             sys.stdout.write(f"server {arguments.server} runs in zone {zone.name}\n")
         case "stop":
             await servers.stop(site_server.present(zone, arguments.server))

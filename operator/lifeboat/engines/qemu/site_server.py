@@ -17,11 +17,13 @@ from lifeboat.engines.qemu.machine import MachineDisk, MachineSpec
 from lifeboat.engines.qemu.records import (
     FENCE,
     MachineRecord,
+    Wanted,
     layer_file,
     load_machine,
     load_registration,
     load_replica,
     machine_disk,
+    machines,
     registrations,
 )
 from lifeboat.engines.qemu.zones import Zone
@@ -139,6 +141,23 @@ def present(zone: Zone, server_id: str, *, registered_only: bool = False) -> Sit
     if found is None:
         raise Refused(absent(zone, server_id, registered_only=registered_only))
     return found
+
+
+def to_start(zone: Zone, server_id: str) -> SiteServer:
+    """The server that its owner means who starts it again after a power cut.
+
+    Once a failover has brought it here and until it is registered, that is the machine that was launched and is to run.
+
+    Raises:
+        Refused: there is none.
+    """
+    recovered = [
+        SiteServer(zone, server_id, record)
+        for record in machines(zone, server_id)
+        if record.wanted is Wanted.RUNNING and not record.isolated
+    ]
+    unfenced = [server for server in recovered if not server.fenced]
+    return unfenced[0] if len(unfenced) == 1 else present(zone, server_id)
 
 
 def absent(zone: Zone, server_id: str, *, registered_only: bool = False) -> str:
