@@ -94,7 +94,7 @@ def server_phase(view: View, ledger: Ledger) -> Phase:
             phase = _with_replica(ledger, replica)
         case Unknown():
             told = view.server.status.phase
-            if told is not None and (told in _BACK.values()) == (ledger.direction is Direction.REVERSE):
+            if told is not None and told in (_BACK.values() if ledger.direction is Direction.REVERSE else _BACK):
                 return told
             phase = _at_rest(ledger, has_replica=ledger.replicating)
     return _BACK[phase] if ledger.direction is Direction.REVERSE else phase

@@ -38,7 +38,9 @@ def decide(view: View) -> Plan:
     decide_failovers(view, draft)
     decide_drills(view, draft)
     decide_turn(view, draft)
-    decide_replication(view, draft)
+    if draft.ledger.direction is view.direction:
+        # What was looked at is not the source any more once the server has turned.
+        decide_replication(view, draft)
     decide_deletion(view, draft)
     return draft.plan()
 

@@ -141,6 +141,22 @@ def planned_possible(request: Request) -> Notice | None:
     return None
 
 
+def original_fenced(request: Request) -> Notice | None:
+    """A failback starts a server beside the original one, which must not serve: its own fence comes after it."""
+    fence = request.ledger.fence
+    if not request.failback or fence is None:
+        return None
+    original = known(request.view.facts.way(fence.direction).source)
+    if fence.confirmed_at is not None and (original is None or not original.running):
+        return None
+    return Notice(
+        reasons.FENCE_PENDING,
+        "the original server may still be serving, and a failback would start another one beside it; waiting for its "
+        f"fence{f': {fence.problem}' if fence.problem else ''}",
+        stalled=False,
+    )
+
+
 def replica_seen(request: Request) -> Notice | None:
     """The site to start at and the replica answer: an unplanned failover depends on nothing else."""
     if isinstance(request.view.target, Unknown):
@@ -175,6 +191,7 @@ PRECONDITIONS: tuple[Callable[[Request], Notice | None], ...] = (
     phase_allows,
     not_decided_beforehand,
     planned_possible,
+    original_fenced,
     replica_seen,
     point_readable,
     machine_possible,

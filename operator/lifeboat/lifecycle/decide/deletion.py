@@ -8,9 +8,17 @@ from lifeboat.api.names import DISCARD, FINALIZER
 from lifeboat.api.protectedserver import DeletionPolicy
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import Known, ReplicaState
-from lifeboat.engines.ledger import ActiveSite, FailoverStage, Spent
+from lifeboat.engines.ledger import FailoverStage, Spent
 from lifeboat.lifecycle import reasons
+from lifeboat.lifecycle.decide.stages import back_to_source, leftovers_seen
 from lifeboat.lifecycle.view import Draft, DropFinalizer, Notice, View, known
+
+# In these stages of a failover it may be that neither of the two servers runs.
+_NOBODY_SERVES = (
+    FailoverStage.STOPPING_REPLICATION,
+    FailoverStage.LAUNCHING,
+    FailoverStage.CHANGING_RECOVERY_POINT,
+)
 
 
 def decide_deletion(view: View, draft: Draft) -> None:
@@ -45,13 +53,15 @@ def decide_deletion(view: View, draft: Draft) -> None:
 def _give_up_unbegun(view: View, draft: Draft) -> bool:
     """Give up a failover that was accepted and has touched nothing yet: left in the ledger it would act much later."""
     record, fence = draft.ledger.failover, draft.ledger.fence
-    untouched = fence is None or (fence.tried_at is None and fence.confirmed_at is None)
-    if record is None or record.stage is not FailoverStage.STOPPING_REPLICATION or not untouched:
+    if record is None or record.stage is not FailoverStage.STOPPING_REPLICATION:
         return False
+    if fence is not None:
+        source = known(view.facts.way(fence.direction).source)
+        if fence.tried_at is not None or fence.confirmed_at is not None or source is None or source.fenced:
+            return False
     message = "its ProtectedServer was deleted before it began; create both anew if a failover is still wanted"
     spent = Spent("Failover", record.name, "Failed", reasons.NOT_ACCEPTED, message, view.now, record.attempts)
-    ledger = replace(draft.ledger, failover=None, fence=None, active_site=ActiveSite.PRIMARY)
-    draft.ledger = ledger.spend(spent)
+    draft.ledger = back_to_source(draft.ledger, record, view.now).spend(spent)
     return True
 
 
@@ -60,11 +70,18 @@ def _obstacle(view: View, draft: Draft, *, delete: bool) -> Notice | None:
         names = ", ".join(drill.name for drill in draft.ledger.drills)
         return Notice(reasons.IN_USE, f"waiting for drills to be cleared: {names}", stalled=False)
     record, fence = draft.ledger.failover, draft.ledger.fence
-    if record is not None and fence is not None and fence.confirmed_at is None:
+    if fence is not None and fence.confirmed_at is None:
         return Notice(
             reasons.FENCE_PENDING,
             "the source may still be serving, and this object is what fences it when its site answers; "
             "to give that up, take the finalizer lifeboat.dev/cleanup off by hand",
+            stalled=False,
+        )
+    if record is not None and record.stage in _NOBODY_SERVES and isinstance(view.target, Known):
+        return Notice(
+            reasons.IN_PROGRESS,
+            f"failover {record.name} is under way ({record.stage}), and nobody may serve until it got there; to end it "
+            "set rollback: true on it",
             stalled=False,
         )
     if not delete:
@@ -94,9 +111,10 @@ def _released(view: View, draft: Draft) -> bool:
     if found is None or replica is None:
         draft.note(view.subject, view.target_silent())
         return False
-    leftovers = [name for name in draft.ledger.leftovers if name in found]
-    for name in leftovers:
-        draft.act(view.subject, verbs.RemoveMachine(name))
+    # At the other site as well where that answers: a round may have left machines there.
+    leftovers = leftovers_seen(view, draft.ledger)
+    for direction, name in leftovers:
+        draft.act(view.subject, verbs.RemoveMachine(name), direction)
     if not leftovers and replica.state is not ReplicaState.ABSENT:
         draft.act(view.subject, verbs.ReleaseReplica())
     return not leftovers and replica.state is ReplicaState.ABSENT

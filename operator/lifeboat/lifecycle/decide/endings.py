@@ -9,9 +9,9 @@ from lifeboat.api.failover import FailoverPhase
 from lifeboat.api.protectedserver import Direction
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import Known, MachineState, Replica, ReplicaState, Unknown
-from lifeboat.engines.ledger import ActiveSite, FailoverRecord, FailoverStage, Fence
+from lifeboat.engines.ledger import FailoverRecord, FailoverStage
 from lifeboat.lifecycle import machines, reasons
-from lifeboat.lifecycle.decide.stages import all_halted, spend, start_machine, to_stage
+from lifeboat.lifecycle.decide.stages import all_halted, back_to_source, spend, start_machine, to_stage
 from lifeboat.lifecycle.view import Draft, Notice, Subject, View, known
 
 PROTECT_AGAIN: Final = "set direction: Forward on the ProtectedServer to protect it anew"
@@ -62,13 +62,8 @@ def roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecord
     serves = isinstance(source, Known) and source.value.running
     message = "serves again" if serves else "is released but does not run: start it in its zone"
     notice = Notice(reasons.ROLLED_BACK, f"the server that was started is stopped and the source {message}")
-    # Given up, a failback leaves the original server fenced as it was.
-    original = Fence(ordered_at=view.now) if record.failback else None
     ledger = replace(
-        draft.ledger,
-        failover=None,
-        fence=original,
-        active_site=ActiveSite.RECOVERY if record.failback else ActiveSite.PRIMARY,
+        back_to_source(draft.ledger, record, view.now),
         replicating=False,
         synced=False,
         rolled_back=True,
@@ -125,7 +120,10 @@ def commit(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -
     to_stage(draft, record, FailoverStage.COMMITTED)
     forward = view.server.spec.replication.direction == Direction.FORWARD
     may_turn = forward and not record.failback
-    ledger = replace(draft.ledger, replicating=False, synced=False, leftovers=(), may_turn=may_turn)
+    # Those of the other site wait for the next copy: here they were removed.
+    elsewhere = known(view.facts.way(view.direction.opposite).machines)
+    left = tuple(n for n in draft.ledger.leftovers if n not in found and (elsewhere is None or n in elsewhere))
+    ledger = replace(draft.ledger, replicating=False, synced=False, leftovers=left, may_turn=may_turn)
     draft.ledger = spend(ledger, view, record.name, phase, notice, record.attempts)
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import Known, Unknown
-from lifeboat.engines.ledger import FailoverRecord, FailoverStage, Fence
+from lifeboat.engines.ledger import Direction, FailoverRecord, FailoverStage, Fence
 from lifeboat.lifecycle.view import FAILOVER, Draft, Subject, View
 
 # How long a failover waits for the fence of a source that answers. A silent one is not waited for at all.
@@ -30,8 +30,8 @@ def decide_fence(view: View, draft: Draft) -> None:
             draft.act(subject, verbs.Fence(orderly), fence.direction)
         case Unknown(reason):
             match way.exists:
-                case Known(False) if fence.direction is not draft.ledger.direction and record is None:
-                    # The server of the other site is gone for good, with its disks: there is nothing left to fence.
+                case Known(False) if fence.direction is Direction.REVERSE and view.direction is Direction.FORWARD:
+                    # Home again, the recovered server was removed with its disks: there is nothing left to fence.
                     draft.ledger = replace(draft.ledger, fence=None)
                 case Known(False):
                     # The server is gone from its site's inventory: there is nothing left that could serve.

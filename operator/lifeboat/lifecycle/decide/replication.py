@@ -10,6 +10,7 @@ from lifeboat.engines import verbs
 from lifeboat.engines.facts import Known, Replica, ReplicaState, Unknown
 from lifeboat.engines.ledger import Direction, Ledger
 from lifeboat.lifecycle import points, reasons
+from lifeboat.lifecycle.decide.stages import leftovers_seen
 from lifeboat.lifecycle.decide.turn import asked_direction
 from lifeboat.lifecycle.decide.wipe import wipe_refusal, wipes
 from lifeboat.lifecycle.view import Draft, Notice, View, known
@@ -45,7 +46,9 @@ def enabled(view: View, ledger: Ledger) -> bool:
 
 def _note_client(view: View, draft: Draft) -> None:
     source = known(view.way.source)
-    if source is not None and source.agent_connected and not draft.ledger.initialized:
+    if source is None or source.machine != draft.ledger.registered:
+        return
+    if source.agent_connected and not draft.ledger.initialized:
         draft.ledger = replace(draft.ledger, initialized=True)
 
 
@@ -139,6 +142,9 @@ def start_refusal(view: View, draft: Draft) -> Notice | None:
             stalled=False,
         )
     source = view.way.source.value
+    if source.machine != draft.ledger.registered:
+        trouble = view.troubles.get(view.subject)
+        return trouble or Notice(reasons.IN_PROGRESS, "the server that serves is being registered", stalled=False)
     if not source.running:
         return Notice(
             reasons.SOURCE_DOWN,
@@ -267,14 +273,11 @@ def _forget_tested(draft: Draft, replica: Replica) -> None:
 
 def _clear_leftovers(view: View, draft: Draft) -> None:
     """Delete the disks that a rollback or a failback kept: the server is protected again, with a point of its own."""
-    present = []
-    for direction in Direction:
-        machines = known(view.facts.way(direction).machines)
-        if machines is None:
-            return
-        for name in draft.ledger.leftovers:
-            if name in machines:
-                present.append(name)
-                draft.act(view.subject, verbs.RemoveMachine(name), direction)
-    if set(present) != set(draft.ledger.leftovers):
-        draft.ledger = replace(draft.ledger, leftovers=tuple(present))
+    if any(isinstance(view.facts.way(direction).machines, Unknown) for direction in Direction):
+        return
+    present = leftovers_seen(view, draft.ledger)
+    for direction, name in present:
+        draft.act(view.subject, verbs.RemoveMachine(name), direction)
+    names = {name for _, name in present}
+    if names != set(draft.ledger.leftovers):
+        draft.ledger = replace(draft.ledger, leftovers=tuple(n for n in draft.ledger.leftovers if n in names))

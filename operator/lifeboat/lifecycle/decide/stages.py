@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from lifeboat.api.failover import FailoverPhase
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import MachineState
-from lifeboat.engines.ledger import Attempt, FailoverRecord, FailoverStage, Ledger, Spent
+from lifeboat.engines.ledger import (
+    ActiveSite,
+    Attempt,
+    Direction,
+    FailoverRecord,
+    FailoverStage,
+    Fence,
+    Ledger,
+    Spent,
+)
 from lifeboat.lifecycle import machines
 from lifeboat.lifecycle.view import FAILOVER, Draft, Notice, Subject, View, known
 
@@ -39,6 +49,26 @@ def all_halted(view: View, draft: Draft, subject: Subject, record: FailoverRecor
             draft.act(subject, verbs.Halt(name))
             halted = False
     return halted
+
+
+def back_to_source(ledger: Ledger, record: FailoverRecord, now: datetime) -> Ledger:
+    """The ledger once a failover was given up: the source serves. The original stays fenced after a failback."""
+    return replace(
+        ledger,
+        failover=None,
+        fence=Fence(ordered_at=now) if record.failback else None,
+        active_site=ActiveSite.RECOVERY if record.failback else ActiveSite.PRIMARY,
+    )
+
+
+def leftovers_seen(view: View, ledger: Ledger) -> list[tuple[Direction, str]]:
+    """The machines that earlier failovers left, each with the direction whose target zone it is seen in."""
+    return [
+        (direction, name)
+        for direction in Direction
+        for name in ledger.leftovers
+        if name in (known(view.facts.way(direction).machines) or {})
+    ]
 
 
 def spend(

@@ -59,6 +59,14 @@ def turn_refusal(view: View, ledger: Ledger) -> Notice | None:
         return Notice(reasons.IN_USE, f"waiting for drills to be cleared: {names}", stalled=False)
     if notice := machines.not_serving(view, ledger):
         return notice
+    server_id, recovery = view.server.spec.server_id, known(view.recovery)
+    if forward and recovery is not None and server_id in recovery.servers:
+        message = f"zone {recovery.zone} has a server {server_id} of its own, so the recovered one cannot be it as well"
+        return Notice(reasons.IN_USE, f"{message}; give the other one another id in the zone's inventory")
+    if isinstance(view.facts.forward.machines, Unknown):
+        # A machine of this round that is not seen now would never be removed.
+        message = f"the machines at the recovery site cannot be seen: {view.facts.forward.machines.reason}"
+        return Notice(reasons.SITE_SILENT, message, stalled=False)
     match view.way.replica:
         case Known(replica) if replica.state is ReplicaState.ABSENT and not replica.points:
             return None
@@ -93,7 +101,7 @@ def _turned(view: View, ledger: Ledger) -> Ledger:
         may_turn=False,
         onto_original=False,
         tested={},
-        leftovers=_superseded(view, {serving, disks_of}) if record.failback else (),
+        leftovers=_superseded(view, {serving, disks_of}) if record.failback else ledger.leftovers,
     )
 
 

@@ -228,7 +228,9 @@ def _failover_ready(view: View, ledger: Ledger) -> State:
 def fence_state(view: View, ledger: Ledger) -> State:
     """Whether the source is known to be stopped and kept from starting."""
     fence = ledger.fence
-    if fence is None:
+    home = ledger.failover is None and ledger.direction is ledgers.Direction.FORWARD
+    if fence is None or home:
+        # Home again, a fence still keeps the recovered server down, which is not the source any more.
         return State("False", reasons.NOT_FENCED, "nothing has failed over")
     way = view.facts.way(fence.direction)
     if fence.confirmed_at is not None:
