@@ -193,7 +193,7 @@ class Observer:
                 found = await asyncio.gather(*(self._recovered.observe(target, record) for record in records))
         except (EngineError, OSError) as error:
             return Unknown(str(error) or "it does not answer in time")
-        return Known({each.name: each for each in found if each is not None})
+        return Known({each.name: each for each in found})
 
     async def _replica(self, server: Fact[SiteServer | None], target: Zone | Unknown, server_id: str) -> Fact[Replica]:
         if isinstance(target, Unknown):

@@ -118,17 +118,15 @@ class Recovered:
             raise Retry(f"machine {name} does not run: its disks are made independent while it does")
         await self._independence.start(zone, record)
 
-    async def observe(self, zone: Zone, record: MachineRecord) -> Machine | None:
-        """What a machine does now; None while its launch has not got anywhere, so that it is asked for again."""
+    async def observe(self, zone: Zone, record: MachineRecord) -> Machine:
+        """What a machine does now. One whose launch got nowhere is halted: it holds its point and its address."""
         folder = zone.machine_folder(record.server_id, record.name)
         independent = is_independent(zone, record)
         if machine.running(folder) is None:
             match record.wanted:
-                case Wanted.STARTING:
-                    return None
                 case _ if site_server.is_fenced(folder):
                     return Machine(record.name, MachineState.HALTED, record.name, independent=independent)
-                case Wanted.HALTED:
+                case Wanted.STARTING | Wanted.HALTED:
                     return Machine(record.name, MachineState.HALTED, record.name, independent=independent)
                 case Wanted.RUNNING:
                     said = files.last_lines(folder / machine.LOG) or "the guest switched itself off, or was killed"
