@@ -8,7 +8,7 @@ from typing import Any
 
 from lifeboat.engines import verbs
 from lifeboat.engines.contract import Retry, Unreachable
-from lifeboat.engines.facts import Unknown
+from lifeboat.engines.facts import MachineState, Unknown
 from lifeboat.engines.ledger import ActiveSite, Direction, Ledger
 from lifeboat.lifecycle.decide import decide
 from lifeboat.lifecycle.phases import server_phase
@@ -224,3 +224,32 @@ def test_a_replica_that_is_not_seen_after_the_turn_leaves_no_phase_of_before() -
     forward = replace(view.facts.forward, replica=Unknown("it does not answer in time"))
     view = replace(view, facts=replace(view.facts, forward=forward))
     assert server_phase(view, cluster.ledger) == "Registering"
+
+
+def test_a_failback_whose_target_burns_before_anything_is_started_there_can_be_rolled_back() -> None:
+    cluster = replicating_back()
+    cluster.failover("home", type="Failback")
+    for _ in range(3):
+        cluster.step()
+    cluster.world.silence("zone-a")
+    cluster.run(timedelta(seconds=5))
+    assert not cluster.world.running(SERVER, Direction.REVERSE)
+    cluster.edit(FAILOVER, "home", rollback=True)
+    cluster.run(timedelta(seconds=10))
+    assert cluster.world.running(SERVER, Direction.REVERSE), "nobody would serve until the primary site answers"
+    cluster.world.answer("zone-a")
+    cluster.until("ReverseReplicating")
+
+
+def test_a_deletion_in_the_middle_of_a_rollback_waits_until_the_source_serves_again() -> None:
+    cluster = replicating_back()
+    cluster.checks_pass = False
+    cluster.failover("home", type="Failback", checks=[{"name": "up", "tcpSocket": {"port": 80}}])
+    cluster.run(timedelta(seconds=30))
+    cluster.edit(FAILOVER, "home", rollback=True)
+    while cluster.machines["failback-2-1"].state is MachineState.RUNNING:
+        cluster.step()
+    cluster.delete(PROTECTED_SERVER, SERVER)
+    cluster.run(timedelta(seconds=30))
+    assert (PROTECTED_SERVER, SERVER) not in cluster.objects
+    assert cluster.world.running(SERVER, Direction.REVERSE)

@@ -18,6 +18,7 @@ _NOBODY_SERVES = (
     FailoverStage.STOPPING_REPLICATION,
     FailoverStage.LAUNCHING,
     FailoverStage.CHANGING_RECOVERY_POINT,
+    FailoverStage.ROLLING_BACK,
 )
 
 
@@ -77,10 +78,11 @@ def _obstacle(view: View, draft: Draft, *, delete: bool) -> Notice | None:
             "to give that up, take the finalizer lifeboat.dev/cleanup off by hand",
             stalled=False,
         )
-    if record is not None and record.stage in _NOBODY_SERVES and isinstance(view.target, Known):
+    awaited = view.way.source if record is not None and record.stage is FailoverStage.ROLLING_BACK else view.target
+    if record is not None and record.stage in _NOBODY_SERVES and isinstance(awaited, Known):
         return Notice(
             reasons.IN_PROGRESS,
-            f"failover {record.name} is under way ({record.stage}), and nobody may serve until it got there; to end it "
+            f"failover {record.name} is under way ({record.stage}), and nobody may serve until it got there; to end it, "
             "set rollback: true on it",
             stalled=False,
         )

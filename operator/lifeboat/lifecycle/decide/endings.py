@@ -38,7 +38,10 @@ def rollback_obstacle(view: View, record: FailoverRecord) -> Notice | None:
 
 def roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -> None:
     """Stop the recovered server and keep its disks, lift the fence, and go back to the source."""
-    if not all_halted(view, draft, subject, record, keep=None):
+    # Replication is marked as stopped before the first launch: until then nothing can run at the other site, and a site
+    # that burned before is not waited for.
+    begun = not draft.ledger.replicating
+    if begun and not all_halted(view, draft, subject, record, keep=None):
         return
     source = view.way.source
     if view.way.exists != Known(value=False):
