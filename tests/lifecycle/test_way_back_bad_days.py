@@ -253,3 +253,18 @@ def test_a_deletion_in_the_middle_of_a_rollback_waits_until_the_source_serves_ag
     cluster.run(timedelta(seconds=30))
     assert (PROTECTED_SERVER, SERVER) not in cluster.objects
     assert cluster.world.running(SERVER, Direction.REVERSE)
+
+
+def test_a_recovered_server_that_died_is_halted_by_a_rollback_so_that_its_owner_cannot_start_it() -> None:
+    cluster = Cluster(world())
+    cluster.replicating(recoveryPoints=POLICY)
+    cluster.failover("disaster")
+    cluster.until("FailedOver")
+    cluster.world.fail_machine(SERVER, "failover-1-1", "killed")
+    cluster.edit(FAILOVER, "disaster", rollback=True)
+    for _ in range(50):
+        if cluster.ledger.failover is None:
+            break
+        cluster.step()
+    assert cluster.ledger.leftovers == ("failover-1-1",)
+    assert cluster.machines["failover-1-1"].state is MachineState.HALTED

@@ -82,8 +82,8 @@ def _obstacle(view: View, draft: Draft, *, delete: bool) -> Notice | None:
     if record is not None and record.stage in _NOBODY_SERVES and isinstance(awaited, Known):
         return Notice(
             reasons.IN_PROGRESS,
-            f"failover {record.name} is under way ({record.stage}), and nobody may serve until it got there; to end it, "
-            "set rollback: true on it",
+            f"failover {record.name} is under way ({record.stage}), and nobody may serve until it got there; to end "
+            "it, set rollback: true on it",
             stalled=False,
         )
     if not delete:

@@ -45,7 +45,8 @@ def all_halted(view: View, draft: Draft, subject: Subject, record: FailoverRecor
     halted = True
     for name, attempt in machines.attempt_machines(draft.ledger, record).items():
         machine = found.get(name)
-        if attempt.number != keep and machine is not None and machine.state is MachineState.RUNNING:
+        if attempt.number != keep and machine is not None and machine.state is not MachineState.HALTED:
+            # Also what ended by itself: its owner must not take it for the server and start it again.
             draft.act(subject, verbs.Halt(name))
             halted = False
     return halted
