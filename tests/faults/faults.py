@@ -15,7 +15,8 @@ from demo.world import end
 from lifeboat.engines.ledger import DrillStage
 from lifeboat.lifecycle.machines import drill_machine, failover_machine
 from tests.e2e.conftest import Site
-from tests.faults.faultworld import SOURCE, FaultWorld
+from tests.faults.faultworld import FaultWorld
+from tests.faults.places import SOURCE
 
 OPERATOR_GONE_SECONDS: Final = 2.0
 API_GONE_SECONDS: Final = 12.0
@@ -57,11 +58,11 @@ def _kill_replica(world: FaultWorld) -> None:
 
 
 def _kill_source(world: FaultWorld) -> None:
-    world.kill_server(world.server)
+    end(world.source)
 
 
 def _start_source(world: FaultWorld) -> None:
-    world.start_server(world.server)
+    world.start_server(world.server, world.source_zone)
 
 
 def _reboot_source(_: FaultWorld) -> None:
@@ -78,14 +79,6 @@ def _fill(world: FaultWorld) -> None:
 
 def _free(world: FaultWorld) -> None:
     world.filler.unlink()
-
-
-def _cut(world: FaultWorld) -> None:
-    world.relay.swallow()
-
-
-def _join(world: FaultWorld) -> None:
-    world.relay.heal()
 
 
 def _kill_machine(world: FaultWorld) -> None:
@@ -108,7 +101,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
         Fault("replica-killed", _kill_replica),
         Fault("source-killed", _kill_source, _start_source, stops_source=True),
         Fault("source-rebooted", _reboot_source, stops_source=True),
-        Fault("link-cut", _cut, _join),
+        Fault("link-cut", lambda world: world.cut_link(), lambda world: world.join_link()),
         Fault("disk-full", _fill, _free),
         Fault("zone-a-silent", lambda world: world.silence("zone-a"), lambda world: world.answer("zone-a")),
         Fault("zone-b-silent", lambda world: world.silence("zone-b"), lambda world: world.answer("zone-b")),

@@ -7,8 +7,8 @@ it has got so far, so that a phase that passes in milliseconds can be hit every 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -25,25 +25,17 @@ import yaml
 
 from demo import guest
 from demo.guest import copy_disks
-from demo.world import NAMESPACE, World, WorldError, end, phase_is, ready
-from lifeboat.engines.ledger import Ledger
-from lifeboat.engines.qemu import machine, storage_daemon
-from lifeboat.engines.qemu.layers import layer_files
-from lifeboat.engines.qemu.qmp import Monitors
-from lifeboat.engines.qemu.records import REPLICA, ReplicaRecord, load_replica
-from tests.faults.left_behind import ledger_of, left_behind, zone_at
+from demo.world import NAMESPACE, WorldError, end, phase_is, ready
+from tests.faults.places import RECOVERED, SOURCE, Places
 from tests.faults.relay import Relay
 from tests.faults.watcher import Told, Watcher
 from tests.faults.writer import Writer
 
 HERE = Path(__file__).parent
-SOURCE: Final = "127.0.31.5"
-RECOVERED: Final = "127.0.33.5"
 DRILLED: Final = "127.0.33.6"
 STORAGE_MIB: Final = 1024
-# Where the source reaches the replica, and where that listens: zone-b's inventory says so.
-LINK: Final = "127.0.34.3"
-REPLICATION: Final = "127.0.32.3"
+# By the zone that holds the replica: where the source reaches it, and where it listens, as the zone's inventory says.
+LINKS: Final = {"zone-a": ("127.0.34.4", "127.0.31.3"), "zone-b": ("127.0.34.3", "127.0.32.3")}
 SLOW: Final = 1 << 20
 PATIENCE: Final = 120.0
 
@@ -52,7 +44,7 @@ apiVersion: lifeboat.dev/v1alpha1
 kind: SitePair
 metadata: {name: a-to-b}
 spec:
-  primary: {zone: zone-a, network: vpc-a}
+  primary: {zone: zone-a, network: vpc-a, replicationNetwork: vpc-a-replication}
   recovery:
     {zone: zone-b, network: vpc-b, replicationNetwork: vpc-b-replication, recoveryNetwork: vpc-b-recovery}
 """
@@ -64,10 +56,12 @@ class Base(StrEnum):
     REPLICATING = "Replicating"
     FAILED_OVER = "FailedOver"
     COMMITTED = "Committed"
+    REVERSE_REPLICATING = "ReverseReplicating"
+    FAILED_BACK = "FailedBack"
     NONE = "None"
 
 
-class FaultWorld(World):
+class FaultWorld(Places):
     """See the module. `server` is the present one; `base` where it stands."""
 
     def __init__(self, folder: Path) -> None:
@@ -78,7 +72,7 @@ class FaultWorld(World):
         self.drill = ""
         self.writer = Writer()
         self.watcher: Watcher
-        self.relay = Relay(LINK, REPLICATION, self._ports)
+        self.relays = [Relay(*link, functools.partial(self.ports_of, zone)) for zone, link in LINKS.items()]
         self._count = 0
         self._seconds = 60
         self._log_began = 0
@@ -115,7 +109,8 @@ class FaultWorld(World):
 
     def begin(self) -> None:
         """Start everything but a server."""
-        self.relay.start()
+        for relay in self.relays:
+            relay.start()
         storage = self.zones / "zone-b" / "storage"
         storage.mkdir(parents=True)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={STORAGE_MIB}m", "tmpfs", str(storage)]
@@ -129,7 +124,8 @@ class FaultWorld(World):
         """End all of it."""
         self.writer.close()
         self.release()
-        self.relay.close()
+        for relay in self.relays:
+            relay.close()
         self.down()
         if hasattr(self, "watcher"):
             self.watcher.close()
@@ -158,6 +154,18 @@ class FaultWorld(World):
                 self.patch("fo", self.failover, {"commit": True})
                 self.until("fo", self.failover, phase_is("Committed"))
                 self.until("ps", self.server, phase_is("Committed"))
+            case Base.REVERSE_REPLICATING:
+                self.ensure(Base.COMMITTED)
+                self.base = Base.NONE
+                self.turn_back()
+            case Base.FAILED_BACK:
+                self.ensure(Base.REVERSE_REPLICATING)
+                self.base = Base.NONE
+                self.begin_failback()
+                self.until("fo", self.failover, lambda fo: ready(fo) and fo["status"]["phase"] == "Completed")
+                self.until("ps", self.server, phase_is("FailedBack"))
+                self.writer.aim(SOURCE)
+                self.writer.until_acknowledged(PATIENCE)
             case Base.NONE:
                 pass
         self.base = base
@@ -219,13 +227,23 @@ class FaultWorld(World):
     def heal_everything(self) -> None:
         """End every fault that a cell may have left."""
         self.release()
-        self.relay.heal()
+        self.join_link()
         for zone in ("zone-a", "zone-b"):
             self.answer(zone)
         self.filler.unlink(missing_ok=True)
         if not self.control_plane.running:
             self.control_plane.stop()
             self.control_plane.start()
+
+    def cut_link(self) -> None:
+        """Let nothing through between the zones any more, in either direction, without a word."""
+        for relay in self.relays:
+            relay.swallow()
+
+    def join_link(self) -> None:
+        """Let the zones reach each other again."""
+        for relay in self.relays:
+            relay.heal()
 
     def fail_over(self, **spec: Any) -> None:
         """Fail the server over at `current`, and let the writer write to the recovered one."""
@@ -245,6 +263,17 @@ class FaultWorld(World):
             "checks": [{"name": "web", "httpGet": {"port": 80, "path": "/cgi-bin/rows"}}],
         }
         self.create("Failover", self.failover, wanted | spec)
+
+    def turn_back(self) -> None:
+        """Have the committed server copied back onto the machine that it came from."""
+        back = {"direction": "Reverse", "enabled": True, "originalMachine": True, "confirmWipe": self.server}
+        self.patch("ps", self.server, {"replication": back})
+        self.until("ps", self.server, lambda ps: ready(ps) and ps["status"]["phase"] == "ReverseReplicating")
+        self.until("ps", self.server, lambda ps: ps["status"]["recoveryPointCount"] > 0)
+
+    def begin_failback(self) -> None:
+        """Ask for the server to go back to its primary site. What is acknowledged is not to be lost."""
+        self.begin_failover(type="Failback", instance={"ipAddress": "10.10.1.10", "elasticIP": SOURCE})
 
     def roll_back(self) -> None:
         """Go back to the source, which knows nothing of what the recovered server acknowledged."""
@@ -280,43 +309,6 @@ class FaultWorld(World):
         tiers = [{"every": "10s", "for": f"{self._seconds}s"}]
         self.patch("ps", self.server, {"replication": {"recoveryPoints": tiers}})
         self.until("ps", self.server, lambda _: True)
-
-    # --- Folders and records ---
-
-    @property
-    def disks_folder(self) -> Path:
-        """Where the source's disks are."""
-        return self.zones / "zone-a" / "storage" / "standard" / self.server
-
-    @property
-    def filler(self) -> Path:
-        """The file that fills zone-b's storage."""
-        return self.zones / "zone-b" / "storage" / "filler"
-
-    @property
-    def daemon(self) -> Path:
-        """The pid file of the process that holds the replica."""
-        return self.zones / "zone-b" / "replicas" / self.server / storage_daemon.PID
-
-    def _ports(self) -> list[int]:
-        """The ports on which replicas are offered."""
-        found = []
-        for path in (self.zones / "zone-b" / "replicas").glob(f"*/{REPLICA}"):
-            with contextlib.suppress(OSError, ValueError):
-                found.append(json.loads(path.read_bytes())["port"])
-        return [port for port in found if port is not None]
-
-    def machine(self, name: str) -> Path:
-        """The pid file of a launched machine."""
-        return self.zones / "zone-b" / "machines" / self.server / name / machine.PID
-
-    def ledger(self) -> Ledger:
-        """The server's ledger as it is now."""
-        return ledger_of(zone_at(self.zones / "zone-b"), self.server)
-
-    def replica(self) -> ReplicaRecord | None:
-        """The replica's record as it is now."""
-        return load_replica(zone_at(self.zones / "zone-b"), self.server)
 
     # --- The operator, held ---
 
@@ -393,45 +385,9 @@ class FaultWorld(World):
         self.watcher.wait(there, seconds)
         return found
 
-    # --- What is the same, what is there ---
-
-    def differences(self) -> list[str]:
-        """The source's disks whose replica is another, compared while the guest stands still for a moment."""
-        record = self.replica()
-        if record is None or record.tip is None:
-            return ["there is no replica"]
-        recovery = zone_at(self.zones / "zone-b")
-        folder = self.zones / "zone-a" / "servers" / self.server
-        chains = list(zip(*(layer_files(recovery, record, layer) for layer in record.chain(record.tip)), strict=True))
-        found = []
-        asyncio.run(Monitors().run(folder / machine.OWNER_QMP, "stop"))
-        try:
-            for disk, chain in zip(record.disks, chains, strict=True):
-                source = _image([self.disks_folder / f"{disk.name}.qcow2"])
-                done = subprocess.run(
-                    ["qemu-img", "compare", "-U", source, _image(chain)], capture_output=True, text=True, check=False
-                )
-                if done.returncode != 0:
-                    found.append(f"{disk.name}: {done.stdout.strip() or done.stderr.strip()}")
-        finally:
-            asyncio.run(Monitors().run(folder / machine.OWNER_QMP, "cont"))
-        return found
-
-    def left_behind(self) -> list[str]:
-        """What has no owner, once what is being cleared had time to go."""
-        return left_behind(self.zones, seconds=30)
-
     def _inventory(self, servers: list[dict[str, Any]]) -> None:
         path = self.zones / "zone-a" / "inventory.yaml"
         found = yaml.safe_load(path.read_text())
         fresh = path.with_suffix(".new")
         fresh.write_text(yaml.safe_dump({**found, "servers": servers}))
         fresh.replace(path)
-
-
-def _image(chain: list[Path] | tuple[Path, ...]) -> str:
-    """Images that stand on each other, oldest first, as QEMU opens them; headers are no witness."""
-    made: dict[str, Any] | None = None
-    for path in chain:
-        made = {"driver": "qcow2", "file": {"driver": "file", "filename": str(path)}, "backing": made}
-    return f"json:{json.dumps(made)}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from lifeboat.engines.ledger import Ledger
+from lifeboat.engines.ledger import Direction, Ledger
 from lifeboat.engines.qemu import inventory, machine, storage_daemon
 from lifeboat.engines.qemu.layers import layer_files
 from lifeboat.engines.qemu.ledgers import Ledgers
@@ -36,8 +36,9 @@ def left_behind(zones: Path, *, seconds: float = 0.0) -> list[str]:
 def _found(zones: Path) -> Iterator[str]:
     primary, recovery = (zone_at(zones / name) for name in ("zone-a", "zone-b"))
     yield from _processes(zones, primary, recovery)
-    yield from _machines(recovery)
-    yield from _images(recovery)
+    for zone in (primary, recovery):
+        yield from _machines(zone, recovery)
+        yield from _images(zone)
     yield from _fences(primary, recovery)
 
 
@@ -50,11 +51,11 @@ def _owned_machines(ledger: Ledger) -> set[str]:
     """The machines that a ledger knows."""
     drills = {drill_machine(drill.name) for drill in ledger.drills}
     attempts = attempt_machines(ledger, ledger.failover) if ledger.failover is not None else {}
-    return drills | set(attempts) | set(ledger.leftovers)
+    registered = {ledger.registered} if ledger.registered is not None else set()
+    return drills | set(attempts) | set(ledger.leftovers) | registered
 
 
 def _processes(zones: Path, primary: Zone, recovery: Zone) -> Iterator[str]:
-    ports = {}
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         command, cwd = process.info["cmdline"] or [], process.info["cwd"] or ""
         inside = [word for word in (*command, cwd) if f"{zones}/" in word]
@@ -64,34 +65,32 @@ def _processes(zones: Path, primary: Zone, recovery: Zone) -> Iterator[str]:
         if pid_file is None:
             yield f"process {process.pid} ({' '.join(command)[:120]}) has no pid file"
             continue
-        why = _unowned(pid_file, primary, recovery)
+        zone = primary if pid_file.is_relative_to(primary.folder) else recovery
+        why = _unowned(pid_file, zone, recovery if zone is primary else primary)
         if why is not None:
             yield f"process {process.pid} ({pid_file.relative_to(zones)}) runs although {why}"
             continue
-        ports[pid_file] = process
-    yield from _ports(ports, recovery)
+        yield from _ports(pid_file, process, zone)
 
 
-def _unowned(pid_file: Path, primary: Zone, recovery: Zone) -> str | None:
+def _unowned(pid_file: Path, zone: Zone, other: Zone) -> str | None:
     """Why nobody wants the process of this pid file, or None where somebody does."""
     folder = pid_file.parent
-    if folder.parent.name == "servers":
-        server_id = folder.name
-        if primary.inventory.server(server_id) is None:
-            return "the inventory has no such server"
-        if pid_file.name == machine.PID:
-            return None
-        return None if _replicates(recovery, server_id) else "the server is not replicated"
     if pid_file.name == storage_daemon.PID:
-        return None if _replicates(recovery, folder.name) else "the replica is not written to"
-    record = next((each for each in all_machines(recovery) if recovery.machine_folder(*_key(each)) == folder), None)
+        return None if _replicates(zone, folder.name) else "the replica is not written to"
+    server_id = folder.name if folder.parent.name == "servers" else folder.parent.name
+    if pid_file.name != machine.PID and not _replicates(other, server_id):
+        return "the server is not replicated"
+    if folder.parent.name == "servers":
+        return None if zone.inventory.server(server_id) is not None else "the inventory has no such server"
+    record = next((each for each in all_machines(zone) if zone.machine_folder(*_key(each)) == folder), None)
     if record is None:
         return "it has no machine record"
     return "the machine was halted" if record.wanted is Wanted.HALTED else None
 
 
-def _replicates(recovery: Zone, server_id: str) -> bool:
-    record = load_replica(recovery, server_id)
+def _replicates(zone: Zone, server_id: str) -> bool:
+    record = load_replica(zone, server_id)
     return record is not None and record.replicating
 
 
@@ -99,51 +98,54 @@ def _key(record: MachineRecord) -> tuple[str, str]:
     return record.server_id, record.name
 
 
-def _ports(processes: dict[Path, psutil.Process], recovery: Zone) -> Iterator[str]:
-    """Ports of replicas that are not the ones the records name, and elastic IPs that the machine does not have."""
-    pool = set(recovery.inventory.elastic_ips)
-    for pid_file, process in processes.items():
-        try:
-            listens = [c.laddr for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-        except psutil.NoSuchProcess:
-            continue
-        if pid_file.name == storage_daemon.PID:
-            record = load_replica(recovery, pid_file.parent.name)
-            wrong = [a for a in listens if record is None or a.port != record.port]
-        else:
-            machines = {recovery.machine_folder(*_key(each)): each for each in all_machines(recovery)}
-            owner = machines.get(pid_file.parent)
-            wrong = [a for a in listens if a.ip in pool and (owner is None or owner.elastic_ip != a.ip)]
-        for address in wrong:
-            yield f"port {address.ip}:{address.port} of {pid_file.parent.name}/{pid_file.name} is nobody's"
+def _ports(pid_file: Path, process: psutil.Process, zone: Zone) -> Iterator[str]:
+    """Ports of a replica that are not the one that its record names, and elastic IPs that a machine does not have."""
+    try:
+        listens = [c.laddr for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    except psutil.NoSuchProcess:
+        return
+    if pid_file.name == storage_daemon.PID:
+        replica = load_replica(zone, pid_file.parent.name)
+        wrong = [a for a in listens if replica is None or a.port != replica.port]
+    elif pid_file.parent.parent.name == "servers":
+        wrong = []
+    else:
+        machines = {zone.machine_folder(*_key(each)): each for each in all_machines(zone)}
+        owner = machines.get(pid_file.parent)
+        pool = set(zone.inventory.elastic_ips)
+        wrong = [a for a in listens if a.ip in pool and (owner is None or owner.elastic_ip != a.ip)]
+    for address in wrong:
+        yield f"port {address.ip}:{address.port} of {pid_file.parent.name}/{pid_file.name} is nobody's"
 
 
-def _machines(recovery: Zone) -> Iterator[str]:
-    for record in all_machines(recovery):
+def _machines(zone: Zone, recovery: Zone) -> Iterator[str]:
+    for record in all_machines(zone):
         if record.name not in _owned_machines(ledger_of(recovery, record.server_id)):
             yield f"machine {record.server_id}/{record.name} is in no ledger"
-    for folder in (recovery.folder / "machines").glob("*/*"):
+    for folder in (zone.folder / "machines").glob("*/*"):
         if not (folder / "machine.json").exists():
-            yield f"folder {folder.relative_to(recovery.folder)} has no machine record"
+            yield f"folder {folder.relative_to(zone.folder.parent)} has no machine record"
 
 
-def _images(recovery: Zone) -> Iterator[str]:
-    wanted: set[Path] = set()
-    for folder in (recovery.folder / "replicas").glob("*"):
-        record = load_replica(recovery, folder.name)
+def _images(zone: Zone) -> Iterator[str]:
+    wanted = {zone.disk_file(server, i) for server in zone.inventory.servers for i in range(len(server.disks))}
+    for folder in (zone.folder / "replicas").glob("*"):
+        record = load_replica(zone, folder.name)
         if record is not None:
             layers = (*record.layers, *((record.pending.layer,) if record.pending else ()))
-            wanted.update(path for layer in layers for path in layer_files(recovery, record, layer))
-    for each in all_machines(recovery):
-        wanted.update(machine_disk(recovery, each, index) for index in range(len(each.disks)))
-    for image in (recovery.folder / "storage").rglob("*.qcow2"):
+            wanted.update(path for layer in layers for path in layer_files(zone, record, layer))
+    for each in all_machines(zone):
+        wanted.update(machine_disk(zone, each, index) for index in range(len(each.disks)))
+    for image in (zone.folder / "storage").rglob("*.qcow2"):
         if image not in wanted:
-            yield f"image {image.relative_to(recovery.folder)} belongs to no replica and no machine"
+            yield f"image {image.relative_to(zone.folder.parent)} belongs to no replica and no machine"
 
 
 def _fences(primary: Zone, recovery: Zone) -> Iterator[str]:
     for fence in (primary.folder / "servers").glob("*/fence.json"):
-        if ledger_of(recovery, fence.parent.name).fence is None:
+        ledger = ledger_of(recovery, fence.parent.name)
+        # Once the server has failed over for good, its original stays fenced until its disks are given up.
+        if ledger.fence is None and ledger.direction is Direction.FORWARD and ledger.registered is None:
             yield f"server {fence.parent.name} is fenced and its ledger orders no fence"
 
 

@@ -2,7 +2,7 @@
 
 `on`      it goes on to the row's end as if nothing had happened, and there is nothing to tell
 `told`    it goes on to the row's end, and says what happened
-`untold`  it is mended within one pass and goes on to the row's end; nobody is told that anything happened
+`event`   it is mended within one pass and goes on to the row's end; an Event says what happened
 `mends`   replication is mended at once, and says at least that there was an interruption
 `resync`  replication says that it is interrupted and why, and then copies only what changed
 `recopy`  replication says why everything has to be copied again, and does that
@@ -25,22 +25,28 @@ from tests.faults.rows import ROWS, Row
 TABLE: Final = """
                       operator  api    replica  source  source    link   disk   zone-a  zone-b  machine
                       killed    stop.  killed   killed  rebooted  cut    full   silent  silent  killed
-StartingReplication   on*       on     on       recopy  on        a      wait   wait    wait    b
-FullSync              on        on     untold   recopy  on        a      resync on      wait    b
-Replicating           on        on     mends*   recopy  on        resync      resync resync  wait    b
+StartingReplication   on*       on     on       recopy  on        resync wait   wait    wait    b
+FullSync              on        on     event    recopy  on        resync resync on      wait    b
+Replicating           on        on     mends*   recopy  on        resync resync resync  wait    b
+Interrupted           on        on     on       recopy  on        e      on     on      wait    b
+Resyncing             on        on     on       recopy  on        resync a      on      wait    b
 Stopped               on        on     c        on      on        c      on     on      wait    b
-DrillLaunching        on        on     on       on      on        a      wait   on      wait    b
-DrillVerifying        on        on*    on       on      on        a      on     on      wait    untold
-DrillRunning          on        on     on       on      on        a      on     on      wait    person
-DrillCleaningUp       on        on     on       on      on        a      on     on      wait    on
-StoppingReplication   on        on     on       on      on        a      on     told    wait    b
+DrillLaunching        on        on     on       on      on        on     wait   on      wait    b
+DrillVerifying        on        on*    on       on      on        on     on     on      wait    event
+DrillRunning          on        on     on       on      on        on     on     on      wait    person
+DrillCleaningUp       on        on     on       on      on        on     on     on      wait    on
+StoppingReplication   on        on     on       on      on        f      on     told    wait    b
 Launching             on*       on     c        d       d         c      wait   told    wait    b
-Verifying             on        on     c        d       d         c      on     told    wait    untold
+Verifying             on        on     c        d       d         c      on     told    wait    event
 AwaitingCommit        on        on     c        d       d         c      on     told    wait    person
 ChangingRecoveryPoint on        on     c        d       d         c      wait   told    wait    on
 RollingBack           on        on     c        d       d         c      on     wait    wait    on
 Committing            on        on     c        d       d         c      wait   told    wait    told
 Committed             on        on     c        d       d         c      on     told    wait    person
+ReverseReplicating    on        on     mends*   recopy  a         resync a      a       a       g
+FailingBack           on        on     a        a       a         a      a      a       a       g
+FailedBack            on        on     c        a       a         c      a      a       a       g
+Registering           on        on     c        a       a         c      a      a       a       g
 """
 
 NOT_APPLICABLE: Final = {
@@ -48,12 +54,16 @@ NOT_APPLICABLE: Final = {
     "b": "no machine was launched",
     "c": "nothing is replicated, so no process holds the replica and nothing goes over the link",
     "d": "the source is fenced and does not run",
+    "e": "the link is cut already",
+    "f": "what is acknowledged while the link is cut is not on the replica, so a failover cannot have it",
+    "g": "the machine that was launched is the source there",
 }
 
-# What the message has to say, by fault and code: key words of one sentence.
+# What the message has to say, by fault and code: key words of one sentence. `TARGET` is the zone that is copied to.
 WORDS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("replica-killed", "mends"): ("interrupt",),
-    ("link-cut", "resync"): ("interrupted", "zone-b", "unharmed", "retried"),
+    ("replica-killed", "event"): ("replication", "interrupted"),
+    ("link-cut", "resync"): ("interrupted", "TARGET", "unharmed", "retried"),
     ("disk-full", "resync"): ("interrupted", "disk of zone zone-b is full", "unharmed", "retried"),
     ("disk-full", "wait"): ("zone-b", "disk"),
     ("source-killed", "recopy"): ("has stopped", "Start the server at its site", "copied again"),
@@ -62,10 +72,9 @@ WORDS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("zone-a-silent", "told"): ("zone zone-a does not answer",),
     ("zone-b-silent", "wait"): ("zone zone-b does not answer",),
     ("machine-killed", "told"): ("stopped by itself", "started again"),
+    ("machine-killed", "event"): ("stopped by itself", "started again"),
     ("machine-killed", "person"): ("stop",),
 }
-
-UNTOLD: Final = frozenset({"on", "untold"})
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,8 @@ class Cell:
     @property
     def words(self) -> tuple[str, ...]:
         """What has to be told."""
-        return () if self.code in UNTOLD else WORDS[self.fault.name, self.code]
+        words = () if self.code == "on" else WORDS[self.fault.name, self.code]
+        return tuple(word.replace("TARGET", self.row.target) for word in words)
 
 
 def cells() -> Iterator[Cell]:

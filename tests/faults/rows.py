@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from demo.world import phase_is, ready
-from lifeboat.engines.ledger import DrillStage, FailoverStage
+from lifeboat.engines.ledger import Direction, DrillStage, FailoverStage
 from lifeboat.engines.qemu import processes
 from tests.e2e.conftest import Site
-from tests.faults.faultworld import RECOVERED, SLOW, SOURCE, Base, FaultWorld
+from tests.faults.faultworld import SLOW, Base, FaultWorld
+from tests.faults.places import RECOVERED, SOURCE
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Row:
         ends: Where the server stands afterwards.
         tells: The kind of the object whose message explains, and so whose phase is shown as the end.
         moves: Whether the workload is on its way to another machine, so that writes have to wait anyhow.
+        cure: What a person does where only a person can help, and the end that it leads to.
+        target: The zone that is copied to.
     """
 
     name: str
@@ -33,6 +36,8 @@ class Row:
     ends: Base
     tells: str = "ps"
     moves: bool = False
+    cure: Callable[[FaultWorld], None] | None = None
+    target: str = "zone-b"
 
 
 # --- Ends ---
@@ -40,30 +45,31 @@ class Row:
 
 def replicates(world: FaultWorld) -> None:
     """Every write reaches the replica, which is the source's disks bit by bit, with every acknowledged row in them."""
-    world.until("ps", world.server, lambda ps: ready(ps) and ps["status"]["phase"] == "Replicating")
-    world.writer.aim(SOURCE)
+    whole = {"Replicating", "ReverseReplicating"}
+    world.until("ps", world.server, lambda ps: ready(ps) and ps["status"]["phase"] in whole)
+    world.writer.aim(world.serving)
     world.writer.until_acknowledged(60)
     world.writer.pause()
-    rows = set(Site(SOURCE).rows())
+    rows = set(Site(world.serving).rows())
     missing = [number for number in world.writer.numbers() if number not in rows]
     assert not missing, f"acknowledged rows that the source does not have: {missing}"
     differences = world.differences()
     assert not differences, f"the replica is not what the source is: {differences}"
-    world.writer.aim(SOURCE)
+    world.writer.aim(world.serving)
 
 
 def serves_from_recovery(world: FaultWorld) -> None:
     """The recovered server has every acknowledged row, and takes more."""
     world.writer.pause()
     world.until("fo", world.failover, lambda fo: ready(fo) and fo["status"]["phase"] in {"AwaitingCommit", "Committed"})
-    _has_all(world)
+    _has_all(world, RECOVERED)
 
 
-def _has_all(world: FaultWorld) -> None:
-    rows = set(Site(RECOVERED).rows())
+def _has_all(world: FaultWorld, host: str) -> None:
+    rows = set(Site(host).rows())
     missing = [number for number in world.writer.numbers() if number not in rows]
     assert not missing, f"acknowledged rows that the recovered server does not have: {missing}"
-    world.writer.aim(RECOVERED)
+    world.writer.aim(host)
     world.writer.until_acknowledged(60)
 
 
@@ -72,7 +78,7 @@ def commits(world: FaultWorld) -> None:
     world.until("fo", world.failover, phase_is("Committed"))
     world.until("ps", world.server, lambda ps: ready(ps) and ps["status"]["phase"] == "Committed")
     world.writer.pause()
-    _has_all(world)
+    _has_all(world, RECOVERED)
 
 
 def starts_again(world: FaultWorld) -> None:
@@ -112,7 +118,49 @@ def changes_back(world: FaultWorld) -> None:
     kept = next(a.number for a in first.attempts if a.requested == "current")
     world.patch("fo", world.failover, {"recoveryPoint": f"attempt-{kept}"})
     world.until("fo", world.failover, serves)
-    _has_all(world)
+    _has_all(world, RECOVERED)
+
+
+def heals(world: FaultWorld) -> None:
+    """The link is there again: what changed meanwhile is copied."""
+    world.join_link()
+    replicates(world)
+
+
+def serves_at_home(world: FaultWorld) -> None:
+    """The server serves from its primary site with every acknowledged row, and takes more."""
+    world.writer.pause()
+    world.until("fo", world.failover, lambda fo: ready(fo) and fo["status"]["phase"] == "Completed")
+    world.until("ps", world.server, phase_is("FailedBack"))
+    _has_all(world, SOURCE)
+
+
+def registers(world: FaultWorld) -> None:
+    """Protected as at the start, with nothing left at the recovery site but its replica."""
+    replicates(world)
+    machines = world.zones / "zone-b" / "machines" / world.server
+    world.until("ps", world.server, lambda _: not list(machines.rglob("machine.json")))
+
+
+# --- Cures ---
+
+
+def gives_up_drill(world: FaultWorld) -> None:
+    """A drill whose server is gone is cleared."""
+    world.patch("dr", world.drill, {"running": False})
+    clears(world)
+
+
+def starts_anew(world: FaultWorld) -> None:
+    """The recovered server is started anew, on its own disks, by an edit of what it is to be."""
+    world.patch("fo", world.failover, {"instance": {"memory": "160Mi"}})
+    serves_from_recovery(world)
+
+
+def starts_by_hand(world: FaultWorld) -> None:
+    """The zone's owner starts a server that is independent."""
+    world.start_server(world.server, "zone-b")
+    commits(world)
 
 
 # --- Ways in ---
@@ -145,6 +193,34 @@ def copies(world: FaultWorld) -> None:
     limited = {"replication": {"enabled": True, "bandwidthLimit": SLOW}}
     world.patch("ps", world.server, limited)
     world.until("ps", world.server, phase_is("FullSync"))
+
+
+def interrupted(world: FaultWorld) -> None:
+    """Stays until the link is there again."""
+    world.cut_link()
+    world.until("ps", world.server, phase_is("Interrupted"))
+    world.writer.until_acknowledged(60)
+
+
+def resyncs(world: FaultWorld) -> None:
+    """Held when the link is there again, what was whole is kept as a point, and the resync is about to begin."""
+    before = world.ledger().resyncs
+    interrupted(world)
+    with world.held(lambda: world.ledger().resyncs > before):
+        world.join_link()
+
+
+def goes_home(world: FaultWorld) -> None:
+    """A failback held when it has begun: its server is to be shut down, and drained."""
+    with world.held(_at(world, FailoverStage.STOPPING_REPLICATION)):
+        world.begin_failback()
+
+
+def turns_forward(world: FaultWorld) -> None:
+    """Held when the server at the primary site is registered again and its client has not been asked."""
+    forward = {"direction": None, "originalMachine": None, "confirmWipe": None}
+    with world.held(lambda: world.ledger().direction is Direction.FORWARD):
+        world.patch("ps", world.server, {"replication": forward})
 
 
 def stopped(world: FaultWorld) -> None:
@@ -247,10 +323,12 @@ ROWS: Final[Mapping[str, Row]] = {
         Row("StartingReplication", Base.REPLICATING, starts, replicates, Base.REPLICATING),
         Row("FullSync", Base.REPLICATING, copies, copies_at_full_speed, Base.REPLICATING),
         Row("Replicating", Base.REPLICATING, nothing, replicates, Base.REPLICATING),
+        Row("Interrupted", Base.REPLICATING, interrupted, heals, Base.REPLICATING),
+        Row("Resyncing", Base.REPLICATING, resyncs, replicates, Base.REPLICATING),
         Row("Stopped", Base.REPLICATING, stopped, starts_again, Base.REPLICATING),
         Row("DrillLaunching", Base.REPLICATING, drill_in(DrillStage.LAUNCHING), drills, Base.REPLICATING, "dr"),
         Row("DrillVerifying", Base.REPLICATING, drill_in(DrillStage.VERIFYING), drills, Base.REPLICATING, "dr"),
-        Row("DrillRunning", Base.REPLICATING, drill_runs, drills, Base.REPLICATING, "dr"),
+        Row("DrillRunning", Base.REPLICATING, drill_runs, drills, Base.REPLICATING, "dr", cure=gives_up_drill),
         Row("DrillCleaningUp", Base.REPLICATING, drill_is_cleared, clears, Base.REPLICATING, "dr"),
         Row(
             "StoppingReplication",
@@ -279,10 +357,39 @@ ROWS: Final[Mapping[str, Row]] = {
             "fo",
             moves=True,
         ),
-        Row("AwaitingCommit", Base.FAILED_OVER, nothing, serves_from_recovery, Base.FAILED_OVER, "fo"),
+        Row(
+            "AwaitingCommit",
+            Base.FAILED_OVER,
+            nothing,
+            serves_from_recovery,
+            Base.FAILED_OVER,
+            "fo",
+            cure=starts_anew,
+        ),
         Row("ChangingRecoveryPoint", Base.FAILED_OVER, changes_point, changes_back, Base.FAILED_OVER, "fo", moves=True),
         Row("RollingBack", Base.FAILED_OVER, rolls_back, rolled_back, Base.REPLICATING, "fo", moves=True),
         Row("Committing", Base.FAILED_OVER, is_committed, commits, Base.COMMITTED, "fo"),
-        Row("Committed", Base.COMMITTED, nothing, commits, Base.COMMITTED, "fo"),
+        Row("Committed", Base.COMMITTED, nothing, commits, Base.COMMITTED, "fo", cure=starts_by_hand),
+        Row(
+            "ReverseReplicating",
+            Base.REVERSE_REPLICATING,
+            nothing,
+            replicates,
+            Base.REVERSE_REPLICATING,
+            target="zone-a",
+        ),
+        Row(
+            "FailingBack",
+            Base.REVERSE_REPLICATING,
+            goes_home,
+            serves_at_home,
+            Base.FAILED_BACK,
+            "fo",
+            moves=True,
+            target="zone-a",
+        ),
+        Row("FailedBack", Base.FAILED_BACK, nothing, serves_at_home, Base.FAILED_BACK),
+        # What it leads to is a server that is a launched machine: the next cell begins with a fresh one.
+        Row("Registering", Base.FAILED_BACK, turns_forward, registers, Base.NONE),
     )
 }

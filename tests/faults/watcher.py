@@ -1,4 +1,4 @@
-"""What the operator tells: every status that a person who watches would see, with the moment when it came."""
+"""What the operator tells: every status and Event that a person who watches would see, with the moment when it came."""
 
 from __future__ import annotations
 
@@ -18,14 +18,23 @@ import yaml
 
 from lifeboat.api import names
 
-KINDS: Final = {"ps": "protectedservers", "dr": "drills", "fo": "failovers"}
+_OURS: Final = f"/apis/{names.API_VERSION}"
+KINDS: Final = {
+    "ps": (_OURS, "protectedservers"),
+    "dr": (_OURS, "drills"),
+    "fo": (_OURS, "failovers"),
+    "event": ("/api/v1", "events"),
+}
 _AGAIN_SECONDS = 0.1
 _SILENT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One status of one object: its phase and what its Ready condition says. `at` is `time.monotonic`."""
+    """One status of one object: its phase and what its Ready condition says. `at` is `time.monotonic`.
+
+    An Event is of kind `event`, named as the object that it is about, and has neither phase nor conditions.
+    """
 
     at: float
     kind: str
@@ -88,7 +97,8 @@ class Watcher:
             str(self._server.hostname), self._server.port, context=context, timeout=_SILENT_SECONDS
         )
         try:
-            path = f"/apis/{names.API_VERSION}/namespaces/{self._namespace}/{KINDS[kind]}?watch=1&timeoutSeconds=20"
+            group, plural = KINDS[kind]
+            path = f"{group}/namespaces/{self._namespace}/{plural}?watch=1&timeoutSeconds=20"
             connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}"})
             answer = connection.getresponse()
             if answer.status != HTTPStatus.OK:
@@ -108,6 +118,12 @@ class Watcher:
         with self._changed:
             if change == "DELETED":
                 self._objects.pop((kind, name), None)
+            elif kind == "event":
+                # Each new connection begins with all that there are.
+                if (kind, name) not in self._objects:
+                    self._objects[kind, name] = body
+                    about, reason = body["involvedObject"]["name"], body.get("reason", "")
+                    self.told.append(Told(time.monotonic(), kind, about, "", "", reason, body.get("message", ""), {}))
             else:
                 self._objects[kind, name] = body
                 told = _told(kind, body)
