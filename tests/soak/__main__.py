@@ -116,7 +116,7 @@ class Soak:
                 self._hurt()
             elif self._world.control_plane.running or self._chance.random() < ASK_IN_VAIN_CHANCE:
                 self._ask()
-            time.sleep(self._chance.uniform(0.3, 2.5))
+            time.sleep(self._chance.uniform(0.2, 1.8))
 
     def _ask(self) -> None:
         """Ask for something that makes sense, or none, at the moment."""

@@ -173,9 +173,9 @@ def disk_full(hurt: Hurt) -> Undo | None:
 # weight, how long in seconds from and to, what it is
 FAULTS: tuple[tuple[int, float, float, Fault], ...] = (
     (5, 0.5, 5, operator_killed),
-    (2, 3, 25, operator_stopped),
+    (2, 3, 20, operator_stopped),
     (1, 10, 40, second_operator),
-    (2, 5, 40, api_server_away),
+    (2, 5, 20, api_server_away),
     (2, 3, 25, primary_silent),
     (1, 3, 12, recovery_silent),
     (3, 0, 0, replica_killed),

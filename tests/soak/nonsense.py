@@ -228,11 +228,11 @@ def claim_twice(ask: Ask) -> str | None:
 
 # weight, whether it is legal, what it is
 OPERATIONS: tuple[tuple[int, bool, Operation], ...] = (
-    (24, True, go_on),
+    (40, True, go_on),
     (6, True, tend),
     (4, True, drill),
     (3, True, clear_drill),
-    (2, True, delete_drill),
+    (1, True, delete_drill),
     (8, True, fail_over),
     (2, True, change_point),
     (1, True, first_attempt_again),
@@ -246,7 +246,7 @@ OPERATIONS: tuple[tuple[int, bool, Operation], ...] = (
     (1, True, switch),
     (1, True, restart),
     (1, True, let_go),
-    (8, True, take_back),
+    (12, True, take_back),
     (3, True, sensible_again),
     (4, True, turn_back),
     (3, True, turn_forward),

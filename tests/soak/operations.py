@@ -52,7 +52,7 @@ class Life:
     def of(self, kind: type[Resource], *phases: str) -> list[str]:
         """The objects of a kind that are in one of these phases."""
         found = self.objects.get(kind, {})
-        return [name for name, each in found.items() if each.get("status", {}).get("phase") in phases]
+        return [name for name, each in found.items() if each.get("status", {}).get("phase", "") in phases]
 
     def refresh(self, world: SoakWorld) -> None:
         """Look at the API server."""
@@ -60,7 +60,7 @@ class Life:
             self.objects[kind] = {
                 name: each
                 for name, each in world.all(kind).items()
-                if name == self.server or each["spec"].get("serverRef", {}).get("name") == self.server
+                if self.server in (name, each["spec"].get("serverId"), each["spec"].get("serverRef", {}).get("name"))
             }
 
 
@@ -315,7 +315,7 @@ def go_on(ask: Ask) -> str | None:
         "Initialized": (switch,),
         "Stopped": (switch,),
         "Replicating": (fail_over,),
-        "FailedOver": (commit, commit, roll_back),
+        "FailedOver": (commit, commit, commit, roll_back),
         "Committed": (turn_back, turn_back, turn_back, turn_forward),
         "ReverseRegistered": (switch,),
         "ReverseReplicating": (fail_back,),

@@ -17,11 +17,15 @@ def tend(ask: Ask) -> str | None:
     if server not in ask.life.objects[ProtectedServer]:
         world.protect(server)
         return "protected again"
+    claim = ledger.claim.name if ledger is not None and ledger.claim is not None else server
+    if claim != server and claim in ask.life.objects[ProtectedServer]:
+        world.delete(ProtectedServer, claim)
+        return f"{claim}, which is in the way, is deleted"
     record = ledger.failover if ledger is not None else None
     if record is not None and record.stage is not FailoverStage.COMMITTED:
         return _carry_on(ask, record)
     place = places.serving(world, server, ledger)
-    if place is None or places.pid(world, server, place) is not None or not world.answers(place.zone):
+    if place is None or not world.answers(place.zone) or not places.stands(world, server, place):
         return None
     refused = world.owner_starts(server, place.zone)
     return f"{place.machine} started in {place.zone}{f': {refused}' if refused else ''}"
@@ -31,6 +35,8 @@ def _carry_on(ask: Ask, record: FailoverRecord) -> str | None:
     """See to a failover under way."""
     world, server = ask.world, ask.life.server
     failover = ask.life.objects[Failover].get(record.name)
+    if failover is None and ask.life.of(Failover, "", "Pending"):
+        return None  # an heir was made already
     if failover is None:
         heir = ask.life.name("f")
         world.create(Failover, heir, failover_spec(ask, "latest", back=record.failback))
@@ -43,7 +49,7 @@ def _carry_on(ask: Ask, record: FailoverRecord) -> str | None:
     if record.stage is not FailoverStage.AWAITING_COMMIT and not stalled(failover):
         return None
     place = places.serving(world, server, world.ledger(server))
-    if place is not None and places.pid(world, server, place) is not None:
+    if place is not None and not places.stands(world, server, place):
         return None
     if failover["spec"].get("commit"):
         world.delete(Failover, record.name)  # nothing in it may be edited any more: another one carries on

@@ -59,6 +59,15 @@ def pid(world: SoakWorld, server: str, place: Place) -> int | None:
     return _running(world, server).get(place.machine)
 
 
+def stands(world: SoakWorld, server: str, place: Place) -> bool:
+    """Whether the machine there is down, or stands still because its disk was full: its owner has to start it."""
+    if pid(world, server, place) is None:
+        return True
+    zone = world.zone(place.zone)
+    folder = zone.server_folder(server) if place.machine == OWN else zone.machine_folder(server, place.machine)
+    return world.stands_still(folder)
+
+
 def able_to_serve(world: SoakWorld, server: str) -> dict[str, int]:
     """All machines of a server that run and are not a drill's, with their processes."""
     return {name: pid for name, pid in _running(world, server).items() if name == OWN or was_launched(name)}

@@ -24,6 +24,7 @@ from tests.soak.world import SoakWorld
 
 PAUSE_SECONDS = 0.2
 WRITE_SECONDS = 10.0
+SLOW_SECONDS = 2.0
 # An answer that took so long may be another machine's at the same address; a machine needs longer than that to boot.
 CERTAIN_SECONDS = 2.0
 
@@ -161,6 +162,8 @@ class Rows:
         at, took = datetime.now(UTC), time.monotonic() - began
         self._book.count("rows acknowledged")
         self._book.took(took)
+        if took > SLOW_SECONDS:
+            self._book.note("slow", f"{self.server}: {place.machine} took {took:.2f} s to acknowledge {self._number}")
         now = self.place()
         if now == place or (now is None and took < CERTAIN_SECONDS):
             self.rows.append(Row(self._number, place.disks, at))

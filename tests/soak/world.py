@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -21,8 +22,10 @@ from lifeboat.api import names
 from lifeboat.api.common import Resource
 from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
+from lifeboat.engines.contract import Retry
 from lifeboat.engines.ledger import Ledger, decode
 from lifeboat.engines.qemu import lines, machine, processes, storage_daemon
+from lifeboat.engines.qemu.qmp import Monitors
 from lifeboat.engines.qemu.records import REPLICA
 from lifeboat.engines.qemu.zones import DOWN, Zone
 from tests.conftest import connect
@@ -114,6 +117,14 @@ class SoakWorld(World):
         """The machines that were launched for a server and run."""
         folders = self.zones.glob(f"*/machines/{server}/*")
         return {each.name: pid for each in folders if (pid := machine.running(each)) is not None}
+
+    def stands_still(self, folder: Path) -> bool:
+        """Whether a machine stands still because its disk was full."""
+        try:
+            status = asyncio.run(Monitors().run(folder / machine.OWNER_QMP, "query-status", seconds=2.0))
+        except Retry:
+            return False
+        return bool(status["status"] == "io-error")
 
     def replica_pids(self, server: str) -> list[int]:
         """The storage daemons of a server's replicas."""
