@@ -65,6 +65,8 @@ class Servers:
                     await images.create(path, disk.size)
         if machine.running(server.folder) is None:
             await self._boot(server.spec())
+        else:
+            await self.go_on(server.folder)
         ip, ports = server.what.elastic_ip, server.what.ports
         await forwards.ensure_elastic_ip(self._monitors, server.folder, ip, server.address, ports)
 
@@ -73,12 +75,20 @@ class Servers:
         folder = zone.machine_folder(record.server_id, record.name)
         if machine.running(folder) is None:
             await self._boot(site_server.machine_spec(zone, record))
+        else:
+            await self.go_on(folder)
         await forwards.ensure_elastic_ip(self._monitors, folder, record.elastic_ip, record.address, record.ports)
         port = record.url_port()
         if port is not None:
             await forwards.ensure_route(self._monitors, folder, record.address, port)
         if record.wanted is not Wanted.RUNNING:
             save_machine(zone, record.model_copy(update={"wanted": Wanted.RUNNING}))
+
+    async def go_on(self, folder: Path) -> None:
+        """Let a machine go on that stands still since its disk was full: QEMU does not try again by itself."""
+        async with self._monitors.session(machine.socket(folder)) as session:
+            if (await session.run("query-status"))["status"] == "io-error":
+                await session.run("cont")
 
     async def stop(self, server: SiteServer) -> None:
         """Stop a server as if its power was cut, its images closed cleanly, or see that it does not run."""
