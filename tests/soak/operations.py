@@ -277,6 +277,14 @@ def switch(ask: Ask) -> str | None:
     return "on" if enabled else "off"
 
 
+def switch_on(ask: Ask) -> str | None:
+    """Switch replication on where it is off."""
+    if replication(ask).get("enabled", False):
+        return None
+    ask.world.edit(ProtectedServer, ask.life.server, {"spec": {"replication": {"enabled": True}}})
+    return ask.life.server
+
+
 def replication(ask: Ask) -> Stored:
     """What is asked of a server's replication."""
     spec: Stored = ask.life.objects[ProtectedServer].get(ask.life.server, {}).get("spec", {})
@@ -312,12 +320,12 @@ def set_forward(ask: Ask, **more: object) -> str:
 def go_on(ask: Ask) -> str | None:
     """Do what comes next in the life of a server, wherever it is."""
     steps: dict[str, Sequence[Operation]] = {
-        "Initialized": (switch,),
-        "Stopped": (switch,),
+        "Initialized": (switch_on,),
+        "Stopped": (switch_on,),
         "Replicating": (fail_over,),
         "FailedOver": (commit, commit, commit, roll_back),
         "Committed": (turn_back, turn_back, turn_back, turn_forward),
-        "ReverseRegistered": (switch,),
+        "ReverseRegistered": (switch_on,),
         "ReverseReplicating": (fail_back,),
         "FailingBack": (commit, roll_back),
         "FailedBack": (turn_forward,),
