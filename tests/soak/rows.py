@@ -162,7 +162,7 @@ class Rows:
             return
         at, took = datetime.now(UTC), time.monotonic() - began
         self._book.count("rows acknowledged")
-        # A write that meets a guest which is still booting waits for that: only one after another says what holds it up.
+        # A write that meets a guest which still boots waits for that: only one that follows another tells of a hold-up.
         held_up = began - self._acknowledged < SLOW_SECONDS
         self._acknowledged = time.monotonic()
         if held_up:
