@@ -77,7 +77,9 @@ def test_a_dead_server_is_not_committed_and_not_called_ready() -> None:
     assert cluster.ledger.failover is not None
     assert cluster.ledger.failover.stage.value == "AwaitingCommit"
     for kind, name in ((FAILOVER, "disaster"), (PROTECTED_SERVER, SERVER)):
-        assert cluster.condition(kind, name, "Ready")["reason"] == reasons.MACHINE_STOPPED
+        ready = cluster.condition(kind, name, "Ready")
+        assert ready["reason"] == reasons.MACHINE_STOPPED
+        assert "start it in its zone" in ready["message"]  # nothing in the Failover may be edited any more
     assert cluster.status(PROTECTED_SERVER, SERVER)["activeSite"] == "None"
 
 

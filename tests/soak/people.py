@@ -27,8 +27,7 @@ def tend(ask: Ask) -> str | None:
     place = places.serving(world, server, ledger)
     if place is None or not world.answers(place.zone) or not places.stands(world, server, place):
         return None
-    refused = world.owner_starts(server, place.zone)
-    return f"{place.machine} started in {place.zone}{f': {refused}' if refused else ''}"
+    return _start(ask, place)
 
 
 def _carry_on(ask: Ask, record: FailoverRecord) -> str | None:
@@ -51,13 +50,17 @@ def _carry_on(ask: Ask, record: FailoverRecord) -> str | None:
     place = places.serving(world, server, world.ledger(server))
     if place is not None and not places.stands(world, server, place):
         return None
-    if failover["spec"].get("commit"):
-        world.delete(Failover, record.name)  # nothing in it may be edited any more: another one carries on
-        return f"{record.name} is deleted: it is to be committed, and its server is down"
+    if place is not None and (failover["spec"].get("commit") or ask.chance.random() < 0.5):
+        return _start(ask, place)
     memory = ask.chance.choice([size for size in ("192Mi", "208Mi", "224Mi", "240Mi") if size != _memory(failover)])
     like: Stored = {**instance(server, back=record.failback), "memory": memory}
     world.edit(Failover, record.name, {"spec": {"instance": like}})
     return f"{record.name} is started anew with {memory}"
+
+
+def _start(ask: Ask, place: places.Place) -> str:
+    refused = ask.world.owner_starts(ask.life.server, place.zone)
+    return f"{place.machine} is started in {place.zone}{f': {refused}' if refused else ''}"
 
 
 def stalled(each: Stored) -> bool:

@@ -142,7 +142,8 @@ def not_serving(view: View, ledger: Ledger) -> Notice | None:
     cure = (
         "start it in its zone"
         if record.stage is FailoverStage.COMMITTED
-        else "edit spec.instance or spec.recoveryPoint of the Failover to start it anew, or set rollback: true"
+        else "start it in its zone, edit spec.instance or spec.recoveryPoint of the Failover to start it anew, or set "
+        "rollback: true"
     )
     return Notice(reasons.MACHINE_STOPPED, f"the recovered server does not serve{why}; {cure}")
 
