@@ -29,13 +29,13 @@ StartingReplication   on*       on     on       recopy  on        resync wait   
 FullSync              on        on     event    recopy  on        resync resync on      wait    b
 Replicating           on        on     mends*   recopy  on        resync resync resync  wait    b
 Interrupted           on        on     on       recopy  on        e      on     on      wait    b
-Resyncing             on        on     on       recopy  on        resync a      on      wait    b
+Resyncing             on        on     on       recopy  on        on     a      on      wait    b
 Stopped               on        on     c        on      on        c      on     on      wait    b
 DrillLaunching        on        on     on       on      on        on     wait   on      wait    b
 DrillVerifying        on        on*    on       on      on        on     on     on      wait    event
 DrillRunning          on        on     on       on      on        on     on     on      wait    person
 DrillCleaningUp       on        on     on       on      on        on     on     on      wait    on
-StoppingReplication   on        on     on       on      on        f      on     told    wait    b
+StoppingReplication   on        on     on       on      on        on     on     told    wait    b
 Launching             on*       on     c        d       d         c      wait   told    wait    b
 Verifying             on        on     c        d       d         c      on     told    wait    event
 AwaitingCommit        on        on     c        d       d         c      on     told    wait    person
@@ -43,10 +43,10 @@ ChangingRecoveryPoint on        on     c        d       d         c      wait   
 RollingBack           on        on     c        d       d         c      on     wait    wait    on
 Committing            on        on     c        d       d         c      wait   told    wait    told
 Committed             on        on     c        d       d         c      on     told    wait    person
-ReverseReplicating    on        on     mends*   recopy  a         resync a      a       a       g
-FailingBack           on        on     a        a       a         a      a      a       a       g
-FailedBack            on        on     c        a       a         c      a      a       a       g
-Registering           on        on     c        a       a         c      a      a       a       g
+ReverseReplicating    on        on     mends*   recopy  a         resync a      a       a       f
+FailingBack           on        on     a        a       a         a      a      a       a       f
+FailedBack            on        on     c        a       a         c      a      a       a       f
+Registering           on        on     c        a       a         c      a      a       a       f
 """
 
 NOT_APPLICABLE: Final = {
@@ -55,8 +55,7 @@ NOT_APPLICABLE: Final = {
     "c": "nothing is replicated, so no process holds the replica and nothing goes over the link",
     "d": "the source is fenced and does not run",
     "e": "the link is cut already",
-    "f": "what is acknowledged while the link is cut is not on the replica, so a failover cannot have it",
-    "g": "the machine that was launched is the source there",
+    "f": "the machine that was launched is the source there",
 }
 
 # What the message has to say, by fault and code: key words of one sentence. `TARGET` is the zone that is copied to.
@@ -75,6 +74,10 @@ WORDS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("machine-killed", "event"): ("stopped by itself", "started again"),
     ("machine-killed", "person"): ("stop",),
 }
+# Where the source goes on alone until it is fenced: only what was acknowledged before the fault is promised.
+RUNS_AHEAD: Final = {
+    ("StoppingReplication", fault) for fault in ("replica-killed", "link-cut", "disk-full", "zone-a-silent")
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,11 @@ class Cell:
     def name(self) -> str:
         """The cell's id."""
         return f"{self.row.name}-{self.fault.name}"
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether the source acknowledges what cannot reach the replica any more."""
+        return (self.row.name, self.fault.name) in RUNS_AHEAD
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ from lifeboat.engines.facts import Known, MachineState, Replica, ReplicaState
 from lifeboat.engines.ledger import DrillStage
 from lifeboat.engines.verbs import Fence, ResumeReplication, StartReplication
 from lifeboat.lifecycle import reasons
+from lifeboat.lifecycle.decide import decide
+from lifeboat.lifecycle.report import report
 from lifeboat.lifecycle.report.events import mended
-from lifeboat.lifecycle.view import DRILL, FAILOVER, PROTECTED_SERVER, Action, Subject
+from lifeboat.lifecycle.view import DRILL, FAILOVER, PROTECTED_SERVER, Action, Notice, Subject
 from tests.lifecycle.cluster import SERVER, Cluster
 
 CHECK = [{"name": "answers", "tcpSocket": {"port": 80}}]
@@ -107,6 +109,22 @@ def test_a_machine_that_is_started_again_within_one_look_is_told() -> None:
     told = [event for event in cluster.events if event.reason == reasons.MACHINE_STOPPED]
     assert [(event.subject, event.warning) for event in told] == [(Subject(DRILL, "rehearsal"), True)]
     assert "stopped by itself: killed; it was started again" in told[0].message
+
+
+def test_a_retry_that_fails_does_not_hide_what_an_interruption_means() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.world.cut_link()
+    cluster.run(timedelta(seconds=5))
+    view = cluster.view()
+    assert view is not None
+    for stalled, reason in ((False, reasons.INTERRUPTED), (True, reasons.ENGINE_ERROR)):
+        trouble = Notice(reasons.ENGINE_ERROR, "no answer", stalled=stalled)
+        said = report(replace(view, troubles={view.subject: trouble}), decide(view)).statuses[view.subject]
+        ready = next(each for each in said["conditions"] if each["type"] == "Ready")
+        assert said["phase"] == "Interrupted"
+        assert ready["reason"] == reason
+        assert ("goes on unharmed" in ready["message"]) is not stalled
 
 
 def test_an_interruption_that_is_over_within_one_look_is_told() -> None:

@@ -135,7 +135,10 @@ def _readiness(view: View, plan: Plan, ledger: Ledger, phase: Phase) -> dict[str
             message = f"served from zone {view.target_site.zone}"
             return readiness(ready=True, notice=notice, reason=reasons.SERVED_FROM_RECOVERY, message=message)
         case Phase.INTERRUPTED | Phase.REVERSE_INTERRUPTED:
-            return readiness(ready=False, notice=notice or _interrupted(view), reason="", message="")
+            # That a retry failed is no news while the copy is retried; what that means for the server is.
+            retried = notice is not None and notice.reason == reasons.ENGINE_ERROR and not notice.stalled
+            told = _interrupted(view) if notice is None or retried else notice
+            return readiness(ready=False, notice=told, reason="", message="")
         case Phase.FULL_SYNC | Phase.REVERSE_FULL_SYNC if ledger.full_copy_reason:
             message = f"all data is being copied: {ledger.full_copy_reason}"
             return readiness(ready=False, notice=notice, reason=reasons.COPYING, message=message)
