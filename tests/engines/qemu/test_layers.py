@@ -310,6 +310,18 @@ async def test_released_while_copying_stops_first(world: World) -> None:
     await world.replicate(run=2)
 
 
+async def test_a_layer_whose_files_were_being_made_is_not_left_when_the_replica_is_released(world: World) -> None:
+    await grow(world, 1)
+    zone = Zones(world.folder).zone("zone-b")
+    record = load_replica(zone, SERVER)
+    assert record is not None
+    assert record.tip is not None
+    begun = Layer(number=record.next_layer, disks=tuple(disk.name for disk in record.disks))
+    await layers.create_files(zone, record, begun, record.layer(record.tip))
+    await world.perform(ReleaseReplica())
+    assert not list(zone.tier(use_ssd=False).glob(f"replicas/{SERVER}/*"))
+
+
 async def test_nothing_is_frozen_twice_or_taken_when_stopped(world: World) -> None:
     await grow(world, 1)
     await world.perform(StopReplication(freeze_as="tip"))

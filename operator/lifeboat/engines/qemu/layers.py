@@ -185,6 +185,8 @@ async def tidy(monitors: Monitors, zone: Zone, server_id: str) -> None:
         )
         record = record.model_copy(update={"layers": layers})
     record = await _delete_tops(zone, record, used)
+    if record.tip is None and record.pending is None:
+        _forget_begun(zone, record)
     if storage_daemon.running(zone, server_id) is not None and record.tip is not None:
         try:
             await _merge(monitors, zone, record, used)
@@ -213,6 +215,17 @@ async def settle(monitors: Monitors, zone: Zone, record: ReplicaRecord, patience
                 await session.run("job-cancel", {"id": merge})
         while await _merges(session):  # noqa: ASYNC110  # QEMU is asked: short connections see no events
             await asyncio.sleep(0.02)
+
+
+def _forget_begun(zone: Zone, record: ReplicaRecord) -> None:
+    """Delete what is left of a layer whose files were being made when somebody died: no record tells of it.
+
+    While there is a tip, the next layer takes the same files.
+    """
+    for ssd in (False, True) if zone.has_ssd() else (False,):
+        begun = Layer(number=record.next_layer, disks=tuple(disk.name for disk in record.disks), ssd=ssd)
+        for path in layer_files(zone, record, begun):
+            files.remove(path)
 
 
 async def _delete_tops(zone: Zone, record: ReplicaRecord, used: Collection[int]) -> ReplicaRecord:
