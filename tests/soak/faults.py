@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from demo.controlplane.plane import ControlPlaneError
 from lifeboat.engines.ledger import Direction
+from tests.faults.relay import Relay
 from tests.soak import places
 from tests.soak.world import SoakWorld, kill
 
@@ -108,14 +109,31 @@ def line_killed(hurt: Hurt) -> Undo | None:
     return None
 
 
-def link_cut(hurt: Hurt) -> Undo | None:
-    """The link to the zone of the replica swallows everything, refuses everybody, or gets slow."""
+def link_swallows(hurt: Hurt) -> Undo | None:
+    """The link to the zone of the replica takes everything and lets nothing through."""
+    relay = _relay(hurt)
+    relay.swallow()
+    return relay.heal
+
+
+def link_refuses(hurt: Hurt) -> Undo | None:
+    """The link to the zone of the replica is closed, and refuses whoever comes."""
+    relay = _relay(hurt)
+    relay.refuse()
+    return relay.heal
+
+
+def link_crawls(hurt: Hurt) -> Undo | None:
+    """The link to the zone of the replica is very slow."""
+    relay = _relay(hurt)
+    relay.limit(SLOW_LINK)
+    return relay.heal
+
+
+def _relay(hurt: Hurt) -> Relay:
     ledger = hurt.world.ledger(hurt.server)
     back = ledger is not None and ledger.direction is Direction.REVERSE
-    relay = hurt.world.relays["zone-a" if back else "zone-b"]
-    how: Callable[[], None] = hurt.chance.choice([relay.swallow, relay.refuse, lambda: relay.limit(SLOW_LINK)])
-    how()
-    return relay.heal
+    return hurt.world.relays["zone-a" if back else "zone-b"]
 
 
 def server_killed(hurt: Hurt) -> Undo | None:
@@ -180,7 +198,9 @@ FAULTS: tuple[tuple[int, float, float, Fault], ...] = (
     (1, 3, 12, recovery_silent),
     (3, 0, 0, replica_killed),
     (3, 0, 0, line_killed),
-    (4, 2, 20, link_cut),
+    (2, 2, 20, link_swallows),
+    (2, 2, 20, link_refuses),
+    (2, 2, 20, link_crawls),
     (3, 3, 20, server_killed),
     (1, 0, 0, server_reboots),
     (1, 0, 0, launched_killed),
