@@ -230,7 +230,9 @@ class Histories(RuleBasedStateMachine):
         serving = [
             m for m in self.cluster.machines.values() if m.state is MachineState.RUNNING and was_launched(m.name)
         ]
-        fence = self.cluster.ledger.fence
+        fence, record = self.cluster.ledger.fence, self.cluster.ledger.failover
+        if record is not None and record.stage is FailoverStage.ROLLING_BACK:
+            return  # a person had the source started although the other site was silent
         # A server that is not fenced yet may go on beside the one that was started: its fence is ordered then.
         assert len(serving) <= (1 if fence is None or fence.confirmed_at is not None else 2), serving
         if serving and self.cluster.world.running(SERVER):

@@ -268,3 +268,20 @@ def test_a_recovered_server_that_died_is_halted_by_a_rollback_so_that_its_owner_
         cluster.step()
     assert cluster.ledger.leftovers == ("failover-1-1",)
     assert cluster.machines["failover-1-1"].state is MachineState.HALTED
+
+
+def test_a_primary_that_burns_after_the_failback_started_there_can_be_left_again() -> None:
+    cluster = replicating_back()
+    cluster.checks_pass = False
+    cluster.failover("home", type="Failback", checks=[{"name": "up", "tcpSocket": {"port": 80}}])
+    cluster.run(timedelta(seconds=30))
+    assert cluster.status(FAILOVER, "home")["phase"] == "AwaitingCommit"
+    cluster.world.silence("zone-a")
+    cluster.edit(FAILOVER, "home", rollback=True)
+    cluster.run(timedelta(seconds=30))
+    assert cluster.world.running(SERVER, Direction.REVERSE), "the recovered server serves again"
+    assert "may still be serving" in cluster.condition(FAILOVER, "home", "Ready")["message"]
+    cluster.world.answer("zone-a")
+    cluster.until("ReverseReplicating")
+    running = [m.name for m in cluster.machines.values() if m.state is MachineState.RUNNING]
+    assert running == ["failover-1-1"]

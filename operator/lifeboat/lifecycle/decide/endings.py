@@ -41,7 +41,10 @@ def roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecord
     # Replication is marked as stopped before the first launch: until then nothing can run at the other site, and a site
     # that burned before is not waited for.
     begun = not draft.ledger.replicating
-    if begun and not all_halted(view, draft, subject, record, keep=None):
+    if begun and record.failback and isinstance(view.target, Unknown):
+        # Nobody serves, and a person has asked for the source: it does not wait for a site that burned in the middle.
+        draft.note(subject, _may_serve_there(view, view.target.reason))
+    elif begun and not all_halted(view, draft, subject, record, keep=None):
         return
     source = view.way.source
     if view.way.exists != Known(value=False):
@@ -74,6 +77,15 @@ def roll_back(view: View, draft: Draft, subject: Subject, record: FailoverRecord
     )
     attempts = tuple(replace(a, ended_at=a.ended_at or view.now) for a in record.attempts)
     draft.ledger = spend(ledger, view, record.name, FailoverPhase.ROLLED_BACK, notice, attempts)
+
+
+def _may_serve_there(view: View, reason: str) -> Notice:
+    message = (
+        f"zone {view.target_site.zone} does not answer ({reason}), so the server that was started there may still be "
+        "serving: stop it if you can reach it. The source is started all the same, and that one is stopped first thing "
+        "when its zone answers"
+    )
+    return Notice(reasons.SITE_SILENT, message, stalled=False)
 
 
 def committed_unseen() -> Notice:
