@@ -56,7 +56,7 @@ class RealWorld(World):
         blank_disk(folder / "archive.qcow2", ARCHIVE_BYTES, ARCHIVE_USED)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world() -> Iterator[RealWorld]:
     """A world with both servers running and the pair applied; taken down whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix="lifeboat-e2e-"))
