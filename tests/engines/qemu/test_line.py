@@ -268,7 +268,7 @@ async def test_a_full_recovery_disk_breaks_the_line_and_the_copy_goes_on_when_th
 async def test_a_slow_link_is_not_taken_for_a_broken_one(world: World) -> None:
     await world.write(0, 1, "0", "10M")
     await world.write(1, 2, "0", "6M")
-    async with relayed(world, rate=2 * MIB):
+    async with relayed(world, rate=5 * MIB):
         states = []
 
         async def done() -> bool:
