@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 
 .PHONY: demo test test-unit test-engines test-faults soak lint up down crds clean
 
-# The whole story on this machine: protect, replicate, drill, lose a zone, fail over, change the point, commit.
+# The whole story on this machine: protect, replicate, drill, lose a zone, fail over, commit, and go home.
 demo: $(READY)
 	$(BIN)/python -m demo story
 

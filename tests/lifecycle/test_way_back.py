@@ -21,8 +21,8 @@ def ask(cluster: Cluster, **replication: Any) -> None:
     cluster.edit(PROTECTED_SERVER, SERVER, replication={"enabled": True, "recoveryPoints": POLICY, **replication})
 
 
-def committed() -> Cluster:
-    """A server that was failed over for a disaster and committed, and whose source's zone answers again."""
+def committed_in_silence() -> Cluster:
+    """A server that was failed over for a disaster and committed while its source's zone does not answer."""
     cluster = Cluster(world())
     cluster.replicating(recoveryPoints=POLICY)
     cluster.world.write(SERVER)
@@ -31,6 +31,12 @@ def committed() -> Cluster:
     cluster.until("FailedOver")
     cluster.edit(FAILOVER, "disaster", commit=True)
     cluster.until("Committed")
+    return cluster
+
+
+def committed() -> Cluster:
+    """The same, and the source's zone answers again."""
+    cluster = committed_in_silence()
     cluster.world.answer("zone-a")
     cluster.run(timedelta(seconds=5))
     return cluster
@@ -176,13 +182,7 @@ def test_the_original_machine_is_left_alone_without_being_asked_for() -> None:
 
 
 def test_the_original_machine_is_not_wiped_while_its_fence_is_not_confirmed() -> None:
-    cluster = Cluster(world())
-    cluster.replicating(recoveryPoints=POLICY)
-    cluster.world.silence("zone-a")
-    cluster.failover("disaster")
-    cluster.until("FailedOver")
-    cluster.edit(FAILOVER, "disaster", commit=True)
-    cluster.until("Committed")
+    cluster = committed_in_silence()
     ask(cluster, direction="Reverse", originalMachine=True, confirmWipe=SERVER)
     cluster.run(timedelta(seconds=10))
     assert cluster.phase.startswith("ReverseRegister")

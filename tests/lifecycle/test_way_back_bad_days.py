@@ -14,7 +14,7 @@ from lifeboat.lifecycle.decide import decide
 from lifeboat.lifecycle.phases import server_phase
 from lifeboat.lifecycle.view import FAILOVER, PROTECTED_SERVER
 from tests.lifecycle.cluster import SERVER, Cluster, world
-from tests.lifecycle.test_way_back import POLICY, ask, committed, replicating_back
+from tests.lifecycle.test_way_back import POLICY, ask, committed, committed_in_silence, replicating_back
 
 
 def at_home_again(**replication: Any) -> Cluster:
@@ -27,13 +27,7 @@ def at_home_again(**replication: Any) -> Cluster:
 
 def unfenced() -> Cluster:
     """A server that is replicated back while the original's fence fails, and the original runs."""
-    cluster = Cluster(world())
-    cluster.replicating(recoveryPoints=POLICY)
-    cluster.world.silence("zone-a")
-    cluster.failover("disaster")
-    cluster.until("FailedOver")
-    cluster.edit(FAILOVER, "disaster", commit=True)
-    cluster.until("Committed")
+    cluster = committed_in_silence()
     for _ in range(1000):
         cluster.world.fail_next(verbs.Fence, Unreachable("its process does not end"))
     cluster.world.answer("zone-a")
