@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+# Processes that share the tests, each in a network of its own, which only root can make.
+WORKERS ?= $(if $(filter 0,$(shell id -u)),2,0)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .PHONY: demo test test-unit test-engines test-faults soak lint up down crds clean
 
@@ -21,20 +24,20 @@ down: $(READY)
 # Everything: style, types, layers, and all tests on real machines and a real API server.
 test: lint
 	$(BIN)/python -m demo prepare
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # Seconds: what needs neither machines nor an API server.
 test-unit: $(READY)
-	$(BIN)/python -m pytest tests/unit tests/lifecycle
+	$(PYTEST) tests/unit tests/lifecycle
 
 test-engines: $(READY)
-	$(BIN)/python -m pytest tests/engines
+	$(PYTEST) tests/engines
 
 # Each thing that can go wrong in each phase in which a server can be, on real machines, cell by cell. `make test` runs
 # one for each group of phases. CELLS chooses some, as pytest's -k: make test-faults CELLS=FullSync
 test-faults: $(READY)
 	$(BIN)/python -m demo prepare
-	$(BIN)/python -m pytest tests/faults --matrix -v $(if $(CELLS),-k '$(CELLS)')
+	$(PYTEST) tests/faults --matrix -v $(if $(CELLS),-k '$(CELLS)')
 
 # Bad luck at random, judged at the end: `make soak SECONDS=900 SEED=7`. Without a seed there is a new one, told first.
 SECONDS ?= 900

@@ -62,7 +62,10 @@ class Base(StrEnum):
 
 
 class FaultWorld(Places):
-    """See the module. `server` is the present one; `base` where it stands."""
+    """See the module. `server` is the present one; `base` where it stands.
+
+    `judged` are the acknowledged rows that were looked for last, `lost` those of them that were not there.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, zones_from=HERE / "zones", servers=())
@@ -81,6 +84,8 @@ class FaultWorld(Places):
         self._wanted: dict[tuple[str, str], int] = {}
         self._held: int | None = None
         self.tmpfs = False
+        self.judged: list[int] = []
+        self.lost: list[int] = []
 
     # --- Cells ---
 
@@ -88,6 +93,7 @@ class FaultWorld(Places):
         """Note where a cell begins; the answer is the moment (`time.monotonic`)."""
         self._log_began = self.operator_log.stat().st_size
         self._began = time.monotonic()
+        self.judged, self.lost = [], []
         self.writer.measure()
         return self._began
 

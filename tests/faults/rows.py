@@ -50,9 +50,7 @@ def replicates(world: FaultWorld) -> None:
     world.writer.aim(world.serving)
     world.writer.until_acknowledged(60)
     world.writer.pause()
-    rows = set(Site(world.serving).rows())
-    missing = [number for number in world.writer.numbers() if number not in rows]
-    assert not missing, f"acknowledged rows that the source does not have: {missing}"
+    _has_all(world, world.serving)
     differences = world.differences()
     assert not differences, f"the replica is not what the source is: {differences}"
     world.writer.aim(world.serving)
@@ -62,15 +60,21 @@ def serves_from_recovery(world: FaultWorld) -> None:
     """The recovered server has every acknowledged row, and takes more."""
     world.writer.pause()
     world.until("fo", world.failover, lambda fo: ready(fo) and fo["status"]["phase"] in {"AwaitingCommit", "Committed"})
-    _has_all(world, RECOVERED)
+    _takes_more(world, RECOVERED)
+
+
+def _takes_more(world: FaultWorld, host: str) -> None:
+    _has_all(world, host)
+    world.writer.aim(host)
+    world.writer.until_acknowledged(60)
 
 
 def _has_all(world: FaultWorld, host: str) -> None:
+    """Look for every acknowledged row."""
     rows = set(Site(host).rows())
-    missing = [number for number in world.writer.numbers() if number not in rows]
-    assert not missing, f"acknowledged rows that the recovered server does not have: {missing}"
-    world.writer.aim(host)
-    world.writer.until_acknowledged(60)
+    world.judged = world.writer.numbers()
+    world.lost = [number for number in world.judged if number not in rows]
+    assert not world.lost, f"acknowledged rows that {host} does not have: {world.lost}"
 
 
 def commits(world: FaultWorld) -> None:
@@ -78,7 +82,7 @@ def commits(world: FaultWorld) -> None:
     world.until("fo", world.failover, phase_is("Committed"))
     world.until("ps", world.server, lambda ps: ready(ps) and ps["status"]["phase"] == "Committed")
     world.writer.pause()
-    _has_all(world, RECOVERED)
+    _takes_more(world, RECOVERED)
 
 
 def starts_again(world: FaultWorld) -> None:
@@ -118,7 +122,7 @@ def changes_back(world: FaultWorld) -> None:
     kept = next(a.number for a in first.attempts if a.requested == "current")
     world.patch("fo", world.failover, {"recoveryPoint": f"attempt-{kept}"})
     world.until("fo", world.failover, serves)
-    _has_all(world, RECOVERED)
+    _takes_more(world, RECOVERED)
 
 
 def heals(world: FaultWorld) -> None:
@@ -132,7 +136,7 @@ def serves_at_home(world: FaultWorld) -> None:
     world.writer.pause()
     world.until("fo", world.failover, lambda fo: ready(fo) and fo["status"]["phase"] == "Completed")
     world.until("ps", world.server, phase_is("FailedBack"))
-    _has_all(world, SOURCE)
+    _takes_more(world, SOURCE)
 
 
 def registers(world: FaultWorld) -> None:

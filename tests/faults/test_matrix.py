@@ -9,8 +9,8 @@ import pytest
 
 from lifeboat.api.protectedserver import ProtectedServerPhase as Phase
 from lifeboat.lifecycle.phases import TRANSITIONS
-from tests.faults.conftest import FIGURES, Figures
 from tests.faults.faultworld import Base, FaultWorld
+from tests.faults.figures import Figures
 from tests.faults.matrix import Cell, cells
 from tests.faults.watcher import Told
 
@@ -26,14 +26,28 @@ PASSED_OVER = 3  # phases that were over before they were told
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     everything = metafunc.config.getoption("--matrix", default=False)
     chosen = [cell for cell in cells() if everything or cell.always]
-    metafunc.parametrize("cell", [pytest.param(cell, id=cell.name) for cell in chosen])
+    # Where several workers share the cells, each takes whole rows: the next cell begins where the last one ended.
+    group = {cell.name: cell.row.name if everything else "faults" for cell in chosen}
+    metafunc.parametrize(
+        "cell",
+        [pytest.param(cell, id=cell.name, marks=pytest.mark.xdist_group(group[cell.name])) for cell in chosen],
+    )
 
 
 def test_cell(cell: Cell, world: FaultWorld, request: pytest.FixtureRequest) -> None:
     if cell.fault.name == "disk-full" and not world.tmpfs:
         pytest.skip("only root can give zone-b a small file system of its own")
     figures = Figures(cell.name)
-    request.config.stash[FIGURES].append(figures)
+    try:
+        _suffers(cell, world, figures)
+    finally:
+        figures.acknowledged, figures.lost = len(world.judged), len(world.lost) if world.judged else None
+        figures.stall = world.writer.stall
+        figures.attach(request.node)
+
+
+def _suffers(cell: Cell, world: FaultWorld, figures: Figures) -> None:
+    """Bring the server to the cell's phase, let the fault strike, and judge what comes of it."""
     world.ensure(cell.row.base)
     cell.row.enter(world)
     world.base = Base.NONE
@@ -56,8 +70,6 @@ def test_cell(cell: Cell, world: FaultWorld, request: pytest.FixtureRequest) -> 
     else:
         cell.row.settle(world)
     figures.seconds = time.monotonic() - began
-    figures.acknowledged, figures.lost = len(world.writer.numbers()), 0
-    figures.stall = world.writer.stall
     figures.end = str(world.watcher.since(0.0, cell.row.tells)[-1].phase)
     told = world.told()
     if cell.code == "resync":
@@ -65,7 +77,7 @@ def test_cell(cell: Cell, world: FaultWorld, request: pytest.FixtureRequest) -> 
         # A disk that is full is noticed when something is written that needs room.
         assert figures.interrupted < INTERRUPTED_SECONDS or cell.fault.name == "disk-full"
     if not (cell.fault.stops_source or cell.row.moves):
-        assert figures.stall < STALL_SECONDS
+        assert world.writer.stall < STALL_SECONDS
     impossible = [f"{a} to {b}" for a, b in _phases(world, began) if not _may_follow(a, b)]
     assert impossible == []
     assert world.left_behind() == []
