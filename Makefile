@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 # Processes that share the tests, each in a network of its own, which only root can make.
 WORKERS ?= $(if $(filter 0,$(shell id -u)),2,0)
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 .PHONY: demo test test-unit test-engines test-faults soak lint up down crds clean
 

@@ -1,23 +1,19 @@
-"""What more than one folder of tests uses: the real API server, with the committed CRDs in it, and workers.
-
-With `-n 2 --dist loadgroup` two processes share the tests, each in a network of its own. What shares a world stays
-together: a folder that has one, else a file.
-"""
+"""What more than one folder of tests uses: the real API server, with the committed CRDs in it, and workers."""
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from kubernetes import client, config
 
 from demo.controlplane import ControlPlane
-from tests import own_network
+from tests import workers
 
 CRDS = Path(__file__).parent.parent / "crds"
 FIRST_BUILD_SECONDS = 1800
-ONE_WORLD = {"e2e", "operator"}
 
 pytest_plugins = ["tests.faults.figures"]
 
@@ -25,16 +21,19 @@ pytest_plugins = ["tests.faults.figures"]
 def pytest_configure(config: pytest.Config) -> None:
     """Give each of several workers a network."""
     if hasattr(config, "workerinput"):
-        own_network.enter()
+        workers.enter_own_network()
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin that reads the groups
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.WholeWorlds:
+    """Let several workers share the tests."""
+    config.option.loadscopereorder = False
+    return workers.WholeWorlds(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what stays together, and give tests time to build the API server, which the first does on a fresh machine."""
+    """Order the tests, and give some time to build the API server, which the first does on a fresh machine."""
+    workers.longest_first(items)
     for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            folder = item.path.parent
-            item.add_marker(pytest.mark.xdist_group(folder.name if folder.name in ONE_WORLD else item.path.stem))
         if "control_plane" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(FIRST_BUILD_SECONDS))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from demo.cache import BuildError, run, run_with_progress
+from demo.cache import BuildError, cache_root, locked, run, run_with_progress
 
 OPTIONS: Final = (
     "-qq",
@@ -70,9 +70,11 @@ def refresh() -> None:
 
 
 def unpack(names: Sequence[str], only: Sequence[Package], root: Path) -> None:
-    """Download what `resolve(names)` returned and unpack those of its packages that are in `only`."""
-    with _apt() as (apt, archives):
-        command = [*apt, "--download-only", "install", *names]
+    """Download what `resolve(names)` returned, where it is not there yet, and unpack those packages of it in `only`."""
+    archives = cache_root() / "packages"
+    (archives / "partial").mkdir(parents=True, exist_ok=True)
+    with locked(archives / "lock", "another process is downloading packages: waiting for it"), _apt() as apt:
+        command = [*apt, "-o", f"Dir::Cache::archives={archives}", "--download-only", "install", *names]
         try:
             run_with_progress(f"downloading Debian packages for {names[0]}", command)
         except BuildError:  # the lists may name a version that was superseded
@@ -105,19 +107,18 @@ def libraries(root: Path, program: Path) -> list[Path]:
 
 
 def _resolve(names: Sequence[str]) -> list[Package]:
-    with _apt() as (apt, _):
+    with _apt() as apt:
         return parse_uris(run([*apt, "--print-uris", "install", *names]))
 
 
 @contextmanager
-def _apt() -> Iterator[tuple[list[str], Path]]:
-    """Yield an apt-get that believes nothing is installed, and the folder it downloads to."""
+def _apt() -> Iterator[list[str]]:
+    """Yield an apt-get that believes nothing is installed."""
     if shutil.which("apt-get") is None:
         raise BuildError("the guest images are put together from Debian packages: apt-get is needed")
     with tempfile.TemporaryDirectory(prefix="lifeboat-apt-") as scratch:
         status = Path(scratch) / "status"
         status.touch()
-        archives = Path(scratch) / "archives"
-        (archives / "partial").mkdir(parents=True)
+        (Path(scratch) / "archives" / "partial").mkdir(parents=True)
         folders = ["-o", f"Dir::State::status={status}", "-o", f"Dir::Cache={scratch}"]
-        yield ["apt-get", *OPTIONS, *folders], archives
+        yield ["apt-get", *OPTIONS, *folders]

@@ -26,12 +26,7 @@ PASSED_OVER = 3  # phases that were over before they were told
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     everything = metafunc.config.getoption("--matrix", default=False)
     chosen = [cell for cell in cells() if everything or cell.always]
-    # Where several workers share the cells, each takes whole rows: the next cell begins where the last one ended.
-    group = {cell.name: cell.row.name if everything else "faults" for cell in chosen}
-    metafunc.parametrize(
-        "cell",
-        [pytest.param(cell, id=cell.name, marks=pytest.mark.xdist_group(group[cell.name])) for cell in chosen],
-    )
+    metafunc.parametrize("cell", [pytest.param(cell, id=cell.name) for cell in chosen])
 
 
 def test_cell(cell: Cell, world: FaultWorld, request: pytest.FixtureRequest) -> None:
