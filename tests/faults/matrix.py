@@ -25,7 +25,7 @@ from tests.faults.rows import ROWS, Row
 TABLE: Final = """
                       operator  api    replica  source  source    link   disk   zone-a  zone-b  machine
                       killed    stop.  killed   killed  rebooted  cut    full   silent  silent  killed
-StartingReplication   on*       on     on       recopy  on        resync wait   wait    wait    b
+StartingReplication   on*       on     on       wait    on        resync wait   wait    wait    b
 FullSync              on        on     event    recopy  on        resync resync on      wait    b
 Replicating           on        on     mends*   recopy  on        resync resync resync  wait    b
 Interrupted           on        on     on       recopy  on        e      on     on      wait    b
@@ -65,6 +65,7 @@ WORDS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("link-cut", "resync"): ("interrupted", "TARGET", "unharmed", "retried"),
     ("disk-full", "resync"): ("interrupted", "disk of zone zone-b is full", "unharmed", "retried"),
     ("disk-full", "wait"): ("zone-b", "disk"),
+    ("source-killed", "wait"): ("not running in zone zone-a", "start it there"),
     ("source-killed", "recopy"): ("has stopped", "Start the server at its site", "copied again"),
     ("zone-a-silent", "resync"): ("interrupted", "zone zone-a does not answer", "retried once", "create a Failover"),
     ("zone-a-silent", "wait"): ("zone zone-a does not answer",),
