@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Collection
 from dataclasses import dataclass
 
-_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 0.2
 _ANSWER_SECONDS = 5.0
 
 
