@@ -12,7 +12,7 @@ from typing import Final
 
 from lifeboat import clock
 from lifeboat.engines.contract import EngineError, NoSpace, Refused, Unreachable
-from lifeboat.engines.verbs import Fence
+from lifeboat.engines.verbs import Fence, ResumeReplication
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.view import Action, Notice, Subject
 
@@ -47,7 +47,7 @@ class Pace:
         """Note a try; the trouble that it ended in, where it did."""
         key = _key(subject, step)
         before = self._tries.get(key)
-        fresh = before is None or before.step != step or self._elapsed() - before.at > QUIET_SECONDS
+        fresh = before is None or not _same(before.step, step) or self._elapsed() - before.at > QUIET_SECONDS
         count = 1 if fresh or before is None else before.count + 1
         trouble = trouble_of(error) if error is not None else None
         self._tries[key] = _Tries(step, count, self._elapsed(), trouble)
@@ -80,7 +80,7 @@ class Pace:
 
     def _wait(self, subject: Subject, step: object) -> float:
         tries = self._tries.get(_key(subject, step))
-        if tries is None or tries.step != step:
+        if tries is None or not _same(tries.step, step):
             return 0.0
         longest = LONGEST_FENCE_SECONDS if isinstance(step, Fence) else LONGEST_SECONDS
         pause = min(longest, FIRST_SECONDS * 2.0 ** min(tries.count - 1, 10))
@@ -102,6 +102,15 @@ def trouble_of(error: Exception) -> Notice:
             return Notice(reasons.ENGINE_ERROR, "the engine did not answer in time; it is tried again", stalled=False)
         case _:
             return Notice(reasons.ENGINE_ERROR, f"it broke ({type(error).__name__}), see the log", stalled=False)
+
+
+def _same(before: object, step: object) -> bool:
+    """Whether a step is the one of before, tried again.
+
+    Each resync has a name of its own; one that broke again at once is tried more and more rarely all the same. A link
+    that comes and goes, or a machine without time to spare, is not helped by resyncs one after the other.
+    """
+    return before == step or (isinstance(before, ResumeReplication) and isinstance(step, ResumeReplication))
 
 
 def _key(subject: Subject, step: object) -> tuple[Subject, str]:
