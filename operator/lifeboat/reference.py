@@ -267,20 +267,23 @@ def _said(check: Callable[..., object]) -> str:
 
 # --- Metrics ------------------------------------------------------------------------------------------------------
 
-_UNITS: Final = {"seconds": "seconds", "bytes": "bytes"}
+_UNITS: Final = {"timestamp_seconds": "Unix time", "seconds": "seconds", "bytes": "bytes"}
 
 
 def _metrics() -> str:
     rows = [
-        (f"`{name}`", sort, unit, ", ".join(f"`{label}`" for label in labels), _cell(f"{meaning}."))
-        for name, sort, unit, labels, meaning in _series(Metrics())
+        (f"`{name}`", sort, unit, ", ".join(f"`{label}`" for label in labels), _cell(f"{meaning.rstrip('.')}."))
+        for name, sort, unit, labels, meaning in sorted(_series(Metrics()))
     ]
     parts = [
         "# Metrics",
         (
-            "At `/metrics` in Prometheus' text format. `namespace` and `name` are those of the object: a "
-            "ProtectedServer, or a Drill or Failover for their recovery times. A series goes when its object goes, and "
-            "what is unknown has no series: an alert on `absent()` notices it."
+            "At `/metrics` in Prometheus' text format. `namespace` and `name` are those of the object that the series "
+            "is about, so scrape with `honor_labels: true`, or Prometheus puts the namespace of the operator's pod "
+            "there and calls the object's `exported_namespace`. `lifeboat_server_`, `lifeboat_replication_` and "
+            "`lifeboat_recovery_point` are about a ProtectedServer, `lifeboat_site_` about a SitePair, the others as "
+            "they are called; `server` names the ProtectedServer of a Drill or Failover. A series goes when its object "
+            "goes, and what is unknown has no series. A timestamp is a Unix time: `time() -` it is how long ago it was."
         ),
         _table(("Metric", "Type", "Unit", "Labels", "Meaning"), rows),
     ]
@@ -288,18 +291,22 @@ def _metrics() -> str:
 
 
 def _series(metrics: Metrics) -> Iterator[tuple[str, str, str, tuple[str, ...], str]]:
-    """Name, type, unit, labels and meaning of each metric, by name."""
-    described = {family.name: family for family in metrics.registry.collect()}
+    """Name, type, unit, labels and meaning of each metric."""
     labels = {
         name: tuple(each._labelnames)  # noqa: SLF001 - it has no other way of telling its labels while it has no series
         for each, known in metrics.registry._collector_to_names.items()  # noqa: SLF001 - likewise
         for name in known
         if isinstance(each, MetricWrapperBase)
     }
-    for name, family in sorted(described.items()):
-        shown = f"{name}_total" if family.type == "counter" else name
-        unit = next((unit for suffix, unit in _UNITS.items() if name.endswith(f"_{suffix}")), "")
-        yield shown, family.type, unit, labels[name], family.documentation
+    for gauge in metrics.gauges:
+        yield gauge.name, "gauge", _unit(gauge.name), gauge.labels, gauge.meaning
+    for family in metrics.registry.collect():
+        shown = f"{family.name}_total" if family.type == "counter" else family.name
+        yield shown, family.type, _unit(family.name), labels.get(family.name, ()), family.documentation
+
+
+def _unit(name: str) -> str:
+    return next((unit for suffix, unit in _UNITS.items() if name.endswith(f"_{suffix}")), "")
 
 
 # --- Markdown -----------------------------------------------------------------------------------------------------

@@ -34,7 +34,10 @@ async def look_after(key: Key, tools: Tools) -> None:
             return
         if (notice := why(resource, tools)) is None:
             return
-        await tools.writer.publish(key.namespace, report_orphan(resource, notice, tools.now()))
+        said = report_orphan(resource, notice, tools.now())
+        for status in said.statuses.values():
+            tools.metrics.stalled(key, status)
+        await tools.writer.publish(key.namespace, said)
         if _may_go(resource):
             await tools.writer.drop_finalizer(key)
     except kube.KubeError as error:
@@ -91,6 +94,7 @@ async def _tell_unreadable(key: Key, unreadable: Unreadable, tools: Tools) -> No
     generation = metadata.get("generation", 0)
     status["observedGeneration"] = generation
     status["conditions"] = _conditions(message, generation, tools.now())
+    tools.metrics.stalled(key, status)
     if await tools.writer.status(key, status):
         event = Event(Subject(key.kind, key.name), reasons.INVALID_VALUE, message, warning=True)
         tools.writer.event(key, event)

@@ -193,6 +193,9 @@ class PairLoop:
                 await writer.drop_finalizer(self._key)
             pair = world.get(SitePair, self._key.namespace, self._key.name) or pair
             said = report_pair(pair, self._tools.now(), facts.primary, facts.recovery, world.servers(pair))
+            if world.get(SitePair, self._key.namespace, self._key.name) is not None:
+                for status in said.statuses.values():
+                    self._tools.metrics.pair(self._key, pair, facts, status)
             await writer.publish(self._key.namespace, said)
             self._broken = None
         except kube.KubeError as error:

@@ -353,7 +353,7 @@ class ServerRounds:
             if subject == view.subject:
                 metrics.server(key, view, status)
             else:
-                metrics.recovery(key, status)
+                metrics.recovery(key, view.subject.name, status)
         await self._tools.writer.publish(self._key.namespace, said)
 
     def _when_again(self, view: View, plan: Plan) -> None:
