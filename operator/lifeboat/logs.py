@@ -8,10 +8,21 @@ import re
 import sys
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 FIELDS: Final = "lifeboat_fields"
 ONCE_SECONDS: Final = 30.0
+
+
+class Object(NamedTuple):
+    """Which object a line is about."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.namespace}/{self.name}"
 
 
 class ObjectLogger(logging.LoggerAdapter[logging.Logger]):
@@ -26,7 +37,7 @@ class ObjectLogger(logging.LoggerAdapter[logging.Logger]):
 
 def about(logger: logging.Logger, kind: str, namespace: str, name: str) -> ObjectLogger:
     """A logger for one object."""
-    return ObjectLogger(logger, {"object": f"{kind}/{namespace}/{name}"})
+    return ObjectLogger(logger, {"object": Object(kind, namespace, name)})
 
 
 class _Text(logging.Formatter):
@@ -38,12 +49,13 @@ class _Text(logging.Formatter):
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, FIELDS, {})
         line: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **getattr(record, FIELDS, {}),
+            **{key: value._asdict() if isinstance(value, Object) else value for key, value in fields.items()},
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -79,6 +91,7 @@ def configure(form: Literal["text", "json"], level: str) -> None:
     handler.setFormatter(_Json() if form == "json" else _Text())
     handler.addFilter(_Once())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
     logging.getLogger("lifeboat").setLevel(level)
     # It warns at each start that signals are not its business; they are ours.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from argparse import ArgumentParser, Namespace, _SubParsersAction
@@ -11,6 +12,8 @@ from lifeboat import logs, settings
 from lifeboat.engines import registry
 from lifeboat.engines.contract import Engine
 from lifeboat.service import Service
+
+_log = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> ArgumentParser:
@@ -32,7 +35,11 @@ def run(arguments: Namespace) -> int:
     def engine(name: str) -> Engine:
         return registry.create(name, zones=chosen.zones)
 
-    asyncio.run(_serve(Service(chosen, engine)))
+    try:
+        asyncio.run(_serve(Service(chosen, engine)))
+    except Exception as error:  # noqa: BLE001 - the last line is a log line as well, for whoever reads logs by machine
+        _log.critical("the operator cannot go on: %s", error, exc_info=error)
+        return 1
     return 0
 
 
