@@ -24,6 +24,7 @@ down: $(READY)
 # Everything: style, types, layers, and all tests on real machines and a real API server.
 test: lint
 	$(BIN)/python -m demo prepare
+	$(BIN)/python -m tests.observability.prometheus
 	$(PYTEST)
 
 # Seconds: what needs neither machines nor an API server.

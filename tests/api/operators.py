@@ -41,17 +41,25 @@ def now() -> datetime:
 class Site:
     """A namespace, the world that its operators work on, and what kubectl would do in it."""
 
-    def __init__(self, connection: client.ApiClient, kubeconfig: Path, *, boot_seconds: float = 0.5) -> None:
+    def __init__(
+        self,
+        connection: client.ApiClient,
+        kubeconfig: Path,
+        *,
+        boot_seconds: float = 0.5,
+        clock: Callable[[], datetime] = now,
+    ) -> None:
         self.namespace = f"site-{next(_numbers)}"
         self.objects = client.CustomObjectsApi(connection)
         self.core = client.CoreV1Api(connection)
         self.coordination = client.CoordinationV1Api(connection)
         self.core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=self.namespace)))
-        self.world = World(now(), boot_seconds=boot_seconds)
+        self._clock = clock
+        self.world = World(clock(), boot_seconds=boot_seconds)
         for zone in ("zone-a", "zone-b"):
             self.world.add_network(zone, "net", "10.0.0.0/24")
             self.world.allow_namespaces(zone, self.namespace)
-        self.engine = SimulatedEngine(self.world, now)
+        self.engine = SimulatedEngine(self.world, clock)
         self.settings = Settings(
             namespaces=(self.namespace,),
             http_host="127.0.0.1",
@@ -67,7 +75,7 @@ class Site:
 
     def operator(self, engine: Callable[[str], Engine] | None = None) -> "Operator":
         settings = replace(self.settings, identity=f"operator-{next(_numbers)}")
-        return Operator(settings, engine or (lambda _: self.engine))
+        return Operator(settings, engine or (lambda _: self.engine), self._clock)
 
     def create(self, kind: type[Resource], name: str, spec: Mapping[str, Any]) -> Stored:
         body = {
@@ -170,9 +178,12 @@ class Site:
 class Operator:
     """One operator in a thread; leaving the context stops it as SIGTERM would."""
 
-    def __init__(self, settings: Settings, engine: Callable[[str], Engine]) -> None:
+    def __init__(
+        self, settings: Settings, engine: Callable[[str], Engine], clock: Callable[[], datetime] = now
+    ) -> None:
         self._settings = settings
         self._engine = engine
+        self._clock = clock
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._up = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -218,7 +229,7 @@ class Operator:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.service = Service(self._settings, self._engine)
+        self.service = Service(self._settings, self._engine, now=self._clock)
         running = asyncio.create_task(self.service.run())
         started = asyncio.create_task(self.service.started.wait())
         await asyncio.wait((running, started), return_when=asyncio.FIRST_COMPLETED)
