@@ -23,7 +23,7 @@ from lifeboat.lifecycle.phases import TRANSITIONS
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
-MANIFESTS = sorted((ROOT / "demo" / "manifests").glob("*.yaml"))
+MANIFESTS = sorted([*(ROOT / "demo" / "manifests").glob("*.yaml"), *(ROOT / "argocd" / "examples").glob("*/*.yaml")])
 KINDS: dict[str, type[Resource]] = {kind.__name__: kind for kind in crd.KINDS}
 
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -140,7 +140,7 @@ def test_every_page_is_reached_from_the_index() -> None:
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=relative)
-def test_every_manifest_of_the_demo_can_be_applied(manifest: Path) -> None:
+def test_every_example_manifest_can_be_applied(manifest: Path) -> None:
     found = list(objects_of(manifest.read_text(encoding="utf-8")))
     assert found
     for each in found:
