@@ -72,7 +72,9 @@ def unknown_fields(given: Any, schema: dict[str, Any], path: str) -> Iterator[st
 def assert_can_be_applied(given: dict[str, Any]) -> None:
     assert given["apiVersion"] == names.API_VERSION
     kind = KINDS[given["kind"]]
-    kind.parse(given)
+    metadata = given["metadata"]
+    named = {"name": f"{metadata['generateName']}1", **metadata} if "generateName" in metadata else metadata
+    kind.parse({**given, "metadata": named})
     schema = crd.definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     assert not list(unknown_fields(given["spec"], schema["properties"]["spec"], "spec"))
 
