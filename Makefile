@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 # Processes that share the tests, each in a network of its own, which only root can make.
 WORKERS ?= $(if $(filter 0,$(shell id -u)),2,0)
+# What the operator needs, what builds its package, and what tests and the one-machine world need beside them.
+LOCKS := requirements.lock requirements-build.lock requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo test test-unit test-engines test-faults soak lint up down crds clean
+.PHONY: demo image sbom test test-image test-unit test-engines test-faults soak lint up down crds clean
 
 # The whole story on this machine: protect, replicate, drill, lose a zone, fail over, commit, and go home.
 demo: $(READY)
@@ -45,6 +47,18 @@ SECONDS ?= 900
 soak: $(READY)
 	$(BIN)/python -m tests.soak $(SECONDS) $(SEED)
 
+# The operator's image, without a daemon: make image BASE=debian:12-slim, or without BASE on one made of Debian's packages.
+image: $(READY)
+	$(BIN)/python -m image build $(if $(BASE),--base $(BASE))
+
+# What is in the image that was built last, as CycloneDX in dist/.
+sbom: $(READY)
+	$(BIN)/python -m image sbom
+
+# Builds the image and starts it once against a real API server: a few minutes.
+test-image: $(READY)
+	BASE=$(BASE) $(BIN)/python -m pytest -n 0 tests/image
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,10 +74,10 @@ clean:
 	rm -rf $(VENV)
 
 # As root on Debian missing programs are installed; anywhere else they are listed, and nothing is changed.
-$(READY): requirements.lock pyproject.toml
+$(READY): $(LOCKS) pyproject.toml
 	$(PYTHON) -m demo.packages
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing the Python parts into $(VENV) ..."
-	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --require-hashes $(LOCKS:%=-r %)
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from demo.cache import BuildError, run_with_progress
 
-Purpose = Literal["python", "controlplane", "engine", "guest"]
+Purpose = Literal["python", "controlplane", "engine", "guest", "image"]
 SBIN: Final = "/usr/sbin:/sbin"
 
 

