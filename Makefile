@@ -10,7 +10,7 @@ WORKERS ?= $(if $(filter 0,$(shell id -u)),2,0)
 LOCKS := requirements.lock requirements-build.lock requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo image sbom test test-image test-unit test-engines test-faults soak lint up down crds clean
+.PHONY: demo image sbom test test-image test-unit test-engines test-argocd test-faults soak lint up down crds clean
 
 # The whole story on this machine: protect, replicate, drill, lose a zone, fail over, commit, and go home.
 demo: $(READY)
@@ -35,6 +35,10 @@ test-unit: $(READY)
 
 test-engines: $(READY)
 	$(PYTEST) tests/engines
+
+# A real Argo CD syncs from a git repository. Its build takes some minutes, the first time.
+test-argocd: $(READY)
+	$(PYTEST) tests/argocd
 
 # Each thing that can go wrong in each phase in which a server can be, on real machines, cell by cell. `make test` runs
 # one for each group of phases. CELLS chooses some, as pytest's -k: make test-faults CELLS=FullSync

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from demo.cache import BuildError, run_with_progress
 
-Purpose = Literal["python", "controlplane", "engine", "guest", "image"]
+Purpose = Literal["python", "controlplane", "engine", "guest", "image", "argocd"]
 SBIN: Final = "/usr/sbin:/sbin"
 
 
@@ -56,6 +56,11 @@ REQUIREMENTS: Final = (
     Requirement("mtools", "mcopy", ("guest",)),
     Requirement("syslinux", "syslinux", ("guest",)),
     Requirement("syslinux-common", "/usr/lib/syslinux/mbr/mbr.bin", ("guest",)),
+)
+# Wanted by `make test-argocd` alone, which asks for them itself.
+ARGOCD: Final = (
+    Requirement("redis-server", "redis-server", ("argocd",)),
+    Requirement("git", "git", ("argocd",)),
 )
 
 
