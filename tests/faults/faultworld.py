@@ -26,6 +26,7 @@ import yaml
 from demo import guest
 from demo.guest import copy_disks
 from demo.world import NAMESPACE, WorldError, end, phase_is, ready
+from lifeboat.engines.qemu import processes
 from tests.faults.places import RECOVERED, SOURCE, Places
 from tests.faults.relay import Relay
 from tests.faults.watcher import Told, Watcher
@@ -286,6 +287,10 @@ class FaultWorld(Places):
         self.base = Base.NONE
         self.writer.pause()
         self.patch("fo", self.failover, {"rollback": True})
+        self.until("fo", self.failover, phase_is("RolledBack"))
+        if processes.find(self.source) is None:
+            # It did not run any more when it was fenced, so it is its owner who starts it.
+            self.start_server(self.server)
         self.rolled_back()
 
     def rolled_back(self) -> None:

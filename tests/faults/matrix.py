@@ -25,7 +25,7 @@ from tests.faults.rows import ROWS, Row
 TABLE: Final = """
                       operator  api    replica  source  source    link   disk   zone-a  zone-b  machine
                       killed    stop.  killed   killed  rebooted  cut    full   silent  silent  killed
-StartingReplication   on*       on     on       wait    on        resync wait   wait    wait    b
+StartingReplication   on*       on     on       wait    on        wait   wait   wait    wait    b
 FullSync              on        on     event    recopy  on        resync resync on      wait    b
 Replicating           on        on     mends*   recopy  on        resync resync resync  wait    b
 Interrupted           on        on     on       recopy  on        e      on     on      wait    b
@@ -62,6 +62,7 @@ NOT_APPLICABLE: Final = {
 WORDS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("replica-killed", "mends"): ("interrupt",),
     ("replica-killed", "event"): ("replication", "interrupted"),
+    ("link-cut", "wait"): ("link to zone TARGET is broken",),
     ("link-cut", "resync"): ("interrupted", "TARGET", "unharmed", "retried"),
     ("disk-full", "resync"): ("interrupted", "disk of zone zone-b is full", "unharmed", "retried"),
     ("disk-full", "wait"): ("zone-b", "disk"),
