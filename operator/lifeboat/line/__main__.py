@@ -7,12 +7,16 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Started without site packages, so that it is small: it finds itself.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lifeboat.line.line import Line
 from lifeboat.line.watch import Broken
+
+if TYPE_CHECKING:
+    from lifeboat.line.fingerprints import Fingerprints
 
 
 def _sentence(kind: str, detail: str, zone: str) -> str:
@@ -29,6 +33,15 @@ def _sentence(kind: str, detail: str, zone: str) -> str:
             return f"the link to zone {zone} is broken: {detail}"
 
 
+def _held(files: list[list[str]]) -> dict[str, Fingerprints]:
+    if not files:
+        return {}
+    # Most lines do without, and stay smaller.
+    from lifeboat.line.fingerprints import Fingerprints  # noqa: PLC0415
+
+    return {disk: Fingerprints(Path(file)) for disk, file in files}
+
+
 def main() -> None:
     """Run a line until it breaks, and leave one sentence about why."""
     parser = argparse.ArgumentParser()
@@ -39,8 +52,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, required=True, help="how many disks")
     parser.add_argument("--zone", required=True, help="the replica's, for the sentence")
+    parser.add_argument("--held", nargs=2, action="append", default=[], metavar=("DISK", "FILE"), help="fingerprints")
     given = parser.parse_args()
-    line = Line(given.address, given.port, given.connections, given.socket)
+    line = Line(given.address, given.port, given.connections, given.socket, _held(given.held))
     try:
         try:
             line.prepare()

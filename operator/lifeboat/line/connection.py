@@ -10,9 +10,14 @@ import select
 import socket
 import struct
 import termios
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from lifeboat.line import nbd
 from lifeboat.line.watch import OWN, Broken, Request, Watch
+
+if TYPE_CHECKING:
+    from lifeboat.line.fingerprints import Fingerprints
 
 _HANDSHAKE = 0.9
 _ASK_AFTER = 0.3
@@ -23,14 +28,22 @@ _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 class Connection:
-    """One disk's way: `near` leads to QEMU, `far` to the replica."""
+    """One disk's way: `near` leads to QEMU, `far` to the replica.
 
-    def __init__(self, near: socket.socket, far: socket.socket, now: float) -> None:
+    `held` tells, by the name of a disk, what the replica holds already: that is not passed on.
+    """
+
+    def __init__(
+        self, near: socket.socket, far: socket.socket, now: float, held: Mapping[str, Fingerprints] | None = None
+    ) -> None:
         self.near, self.far = near, far
         self.began = now
         self.watch = Watch()
         self.transmitting = False
         self._greeted = False
+        self._held = held or {}
+        self._known: Fingerprints | None = None
+        self._said = b""
         self._up = bytearray()
         self._down = bytearray()
         self._to_far = memoryview(b"")
@@ -76,8 +89,13 @@ class Connection:
                 raise Broken("source", "the source has closed the connection")
             short = len(data) < _SMALL
             self._up += data
+            if self._known is not None:
+                self._to_far = memoryview(self._sifted(self._known, now))
+                continue
             ready = self._requests(now) if self.transmitting else len(self._up)
             self._to_far = memoryview(bytes(self._up[:ready]))
+            if not self.transmitting and self._held:
+                self._said += self._to_far
             del self._up[:ready]
 
     def _drained(self) -> bool:
@@ -114,6 +132,44 @@ class Connection:
             if kind != nbd.DISCONNECT:
                 end = self._passed + place + self._payload
                 self.watch.begin(handle, Request(kind, length, now, end))
+
+    def _sifted(self, known: Fingerprints, now: float) -> bytes:
+        """What of that which came from QEMU has to be passed on; writes of what is there already are answered here."""
+        passed = bytearray()
+        while True:
+            step = min(self._payload, len(self._up))
+            passed += self._up[:step]
+            del self._up[:step]
+            self._payload -= step
+            if self._payload or len(self._up) < nbd.REQUEST.size:
+                return bytes(passed)
+            magic, flags, kind, handle, offset, length = nbd.REQUEST.unpack_from(self._up)
+            if magic != nbd.REQUEST_MAGIC:
+                raise Broken("protocol", "the source does not speak NBD")
+            payload = None
+            if kind in {nbd.WRITE, nbd.ZERO} and known.tell_of(offset, length):
+                size = nbd.REQUEST.size + (length if kind == nbd.WRITE else 0)
+                if len(self._up) < size:
+                    return bytes(passed)
+                payload = bytes(self._up[nbd.REQUEST.size : size])
+                first, last = known.differing(offset, length, payload if kind == nbd.WRITE else None)
+                if first == last:
+                    del self._up[:size]
+                    answer = nbd.SIMPLE.pack(nbd.SIMPLE_MAGIC, 0, handle)
+                    self._to_near = memoryview(bytes(self._to_near) + answer)
+                    continue
+                payload, offset, length = payload[first:last], offset + first, last - first
+                del self._up[: size - nbd.REQUEST.size]
+            del self._up[: nbd.REQUEST.size]
+            if kind in nbd.CHANGING:
+                known.forget(offset, length)
+            passed += nbd.REQUEST.pack(magic, flags, kind, handle, offset, length)
+            if payload is not None:
+                passed += payload
+            else:
+                self._payload = length if kind == nbd.WRITE else 0
+            if kind != nbd.DISCONNECT:
+                self.watch.begin(handle, Request(kind, length, now, self._passed + len(passed) + self._payload))
 
     def downward(self, now: float) -> None:
         """Pass on to QEMU what the replica answers, whole answers only."""
@@ -159,6 +215,8 @@ class Connection:
                 struct.pack_into(">H", data, 30, flags & ~nbd.CAN_FLUSH)
             parts.append(bytes(data))
             self.transmitting = option == nbd.GO and reply == nbd.ACK
+            if self.transmitting:
+                self._known = self._held.get(nbd.export_asked(self._said) or "")
         return parts
 
     def _answers(self, now: float) -> list[bytes]:

@@ -11,10 +11,14 @@ import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lifeboat.line import nbd
 from lifeboat.line.connection import Connection
 from lifeboat.line.watch import SILENT, Broken
+
+if TYPE_CHECKING:
+    from lifeboat.line.fingerprints import Fingerprints
 
 _UNUSED = 15.0
 _ROUND_BUSY = 0.05
@@ -24,12 +28,15 @@ _ENDED = select.EPOLLHUP | select.EPOLLERR
 
 
 class Line:
-    """All connections of one server."""
+    """All connections of one server. `held` tells what the replica's disks hold already, by their names."""
 
-    def __init__(self, address: str, port: int, connections: int, path: str) -> None:
+    def __init__(
+        self, address: str, port: int, connections: int, path: str, held: Mapping[str, Fingerprints] | None = None
+    ) -> None:
         self._replica = (address, port)
         self._expected = connections
         self._path = path
+        self._held = held
         self._open: list[Connection] = []
         self._poll = select.epoll()
         self._masks: dict[int, int] = {}
@@ -119,7 +126,7 @@ class Line:
     def _accept(self, now: float) -> None:
         assert self._listener is not None  # noqa: S101  # the caller has seen it
         near, _ = self._listener.accept()
-        self._open.append(Connection(near, self._connect(), now))
+        self._open.append(Connection(near, self._connect(), now, self._held))
         if len(self._open) == self._expected:
             # Nothing comes after these, whatever becomes of them.
             self._poll.unregister(self._listener.fileno())

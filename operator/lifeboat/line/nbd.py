@@ -8,6 +8,8 @@ HELLO = b"NBDMAGICIHAVEOPT"
 GREETING = 18
 """Bytes of the server's first words: HELLO and flags."""
 GO = 7
+OPTION = struct.Struct(">QII")
+OPTION_MAGIC = 0x49484156454F5054
 OPTION_REPLY = struct.Struct(">QIII")
 OPTION_REPLY_MAGIC = 0x3E889045565A9
 ACK, INFO = 1, 3
@@ -24,3 +26,16 @@ MAY_TAKE_LONG = {READ, TRIM, CACHE, ZERO, STATUS}
 DONE = 1
 ERROR_CHUNK = 1 << 15
 NOT_SUPPORTED = 95
+
+
+def export_asked(said: bytes) -> str | None:
+    """Which export a client asks for in what it has said of its handshake; None before it does."""
+    place = 4
+    while len(said) - place >= OPTION.size:
+        _, option, length = OPTION.unpack_from(said, place)
+        place += OPTION.size
+        if option == GO and len(said) - place >= length:
+            (size,) = struct.unpack_from(">I", said, place)
+            return said[place + 4 : place + 4 + size].decode("utf-8", "replace")
+        place += length
+    return None

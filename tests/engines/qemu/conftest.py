@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,12 @@ class World:
         for verb in verbs:
             await self.engine.perform(self.target, verb)
 
-    async def copy(self, run: int = 1, limit: int | None = None) -> None:
-        await self.perform(StartReplication(run=run, replication_network="replication", bandwidth_limit=limit))
+    async def copy(self, run: int = 1, limit: int | None = None, *, onto_original: bool = False) -> None:
+        verb = StartReplication(run=run, replication_network="replication", bandwidth_limit=limit)
+        await self.perform(replace(verb, onto_original=onto_original))
 
     async def facts(self) -> Way:
-        return (await self.engine.observe(self.pair, [SERVER])).servers[SERVER].forward
+        return (await self.engine.observe(self.pair, [SERVER])).servers[SERVER].way(self.target.direction)
 
     async def ledger(self) -> Ledger:
         found: Ledger = known((await self.engine.observe(self.pair, [SERVER])).servers[SERVER].ledger)

@@ -18,6 +18,9 @@ from lifeboat.engines.qemu.files import FULL_TEXTS
 
 _MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQ")
+_WHOLE_HEADER = struct.Struct(">4sIQIIQIIQQIIQQ")
+# Another compression, and smaller parts of clusters. What else there is means damage, or data in another file.
+_HARMLESS_FEATURES = 0b11000
 _DEADLINE = 20.0
 _programs = asyncio.Semaphore(4)
 
@@ -50,6 +53,19 @@ def look(path: Path) -> Image:
             file.seek(backing_offset)
             backing = os.fsdecode(file.read(backing_length))
     return Image("qcow2", size, allocated, backing)
+
+
+def is_plain(path: Path) -> bool:
+    """Whether an image is a qcow2 of today that stands alone: no backing file, snapshots, encryption, or damage.
+
+    Blocking, but short: its header is read. https://gitlab.com/qemu-project/qemu/-/blob/master/docs/interop/qcow2.txt
+    """
+    with path.open("rb") as file:
+        head = file.read(_WHOLE_HEADER.size)
+    if len(head) < _WHOLE_HEADER.size or not head.startswith(_MAGIC):
+        return False
+    _, version, backing, _, _, _, encryption, _, _, _, _, snapshots, _, features = _WHOLE_HEADER.unpack(head)
+    return bool(version == 3 and not (backing or encryption or snapshots or features & ~_HARMLESS_FEATURES))
 
 
 async def create(path: Path, size_bytes: int, backing: Path | None = None) -> None:

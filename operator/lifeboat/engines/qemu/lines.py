@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from lifeboat import line
@@ -41,8 +42,12 @@ def reason(folder: Path, zone: str) -> str:
     return f"the process that carries the copy to zone {zone} has ended"
 
 
-async def open_line(folder: Path, address: str, port: int, connections: int, zone: str) -> int:
+async def open_line(
+    folder: Path, address: str, port: int, connections: int, zone: str, held: Mapping[str, Path]
+) -> int:
     """End the line that there is, if any, and open a new one to the replica there; returns its number.
+
+    `held` are the fingerprints of what the replica's disks hold already, by the names of the disks.
 
     Raises:
         Retry: the replica is not reached, with the reason in words.
@@ -54,6 +59,8 @@ async def open_line(folder: Path, address: str, port: int, connections: int, zon
     argv = [sys.executable, "-I", "-S", str(_PROGRAM), "--pidfile", str(folder / PID), "--end", str(folder / END)]
     argv += ["--socket", socket(number), "--address", address, "--port", str(port)]
     argv += ["--connections", str(connections), "--zone", zone]
+    for disk, path in held.items():
+        argv += ["--held", disk, str(path)]
     pid = await asyncio.to_thread(processes.spawn, argv, folder, folder / LOG)
     try:
         await processes.wait_ready(pid, folder / PID, folder / LOG, _START)

@@ -11,16 +11,18 @@ own reconnecting is never used: it comes when it wants, up to 16 s later, and fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from lifeboat.engines.contract import Retry
-from lifeboat.engines.qemu import lines, machine
+from lifeboat.engines.qemu import holdings, lines, machine
 from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Session
 from lifeboat.engines.qemu.records import ReplicaRecord
 from lifeboat.engines.qemu.storage_daemon import below, nodes
+from lifeboat.line.fingerprints import BLOCK
 
 _PREFIX = "lifeboat-"
 _CLIENT_DASHES = 3
@@ -42,7 +44,7 @@ class Mirror:
 
     `clean`: the jobs are ready and nothing is marked as changed; whatever is under way then, by `offsets` and
     `lengths` of the disks, is a guest's write that it has not been told of yet, or the last of a resync. `dirty_bytes`
-    are those that are marked.
+    are those that are marked. What the replica held already, `left_out` bytes, is not counted as copied.
     """
 
     progress: Progress
@@ -50,6 +52,7 @@ class Mirror:
     copied_bytes: int = 0
     total_bytes: int = 0
     dirty_bytes: int = 0
+    left_out: int = 0
     clean: bool = False
     offsets: tuple[int, ...] = ()
     lengths: tuple[int, ...] = ()
@@ -84,7 +87,7 @@ async def look(monitors: Monitors, folder: Path, record: ReplicaRecord, zone: st
     number = lines.running(folder)
     offsets: list[int] = []
     lengths: list[int] = []
-    changed = 0
+    changed = left_out = 0
     clean = True
     worst = Progress.SYNCED
     reason = ""
@@ -94,6 +97,7 @@ async def look(monitors: Monitors, folder: Path, record: ReplicaRecord, zone: st
             return Mirror(Progress.GONE, f"the copy of disk {disk.name} has ended: what changed since is not known")
         offsets.append(int(found["offset"]))
         lengths.append(int(found["len"]))
+        left_out += holdings.left_out(folder, record.run, index) if record.held else 0
         bitmaps = block_nodes.get(machine.node(index), {}).get("dirty-bitmaps", ())
         # The job's own bitmap has no name; others are the owner's, for backups.
         dirty = sum(int(bitmap["count"]) for bitmap in bitmaps if "name" not in bitmap)
@@ -113,20 +117,29 @@ async def look(monitors: Monitors, folder: Path, record: ReplicaRecord, zone: st
             progress = Progress.SYNCED
         clean = clean and bool(found["ready"]) and dirty == 0
         worst = min(worst, progress, key=lambda each: each.value)
-    return Mirror(worst, reason, sum(offsets), sum(lengths), changed, clean, tuple(offsets), tuple(lengths))
+    # What the line has just left out may not have reached the jobs' own count.
+    copied = max(0, sum(offsets) - left_out)
+    total = max(copied, sum(lengths) - left_out)
+    return Mirror(worst, reason, copied, total, changed, left_out, clean, tuple(offsets), tuple(lengths))
 
 
-async def start(monitors: Monitors, folder: Path, record: ReplicaRecord, address: str, zone: str) -> None:
+async def start(
+    monitors: Monitors, folder: Path, record: ReplicaRecord, address: str, zone: str, found: Sequence[Path] = ()
+) -> None:
     """Start the copy of every disk anew; what there is of an earlier copy ends. `zone` is the replica's, for reasons.
+
+    `found` are the fingerprints of what the replica's disks hold already, where they are not empty.
 
     Raises:
         Retry: an earlier copy does not end, or the replica cannot be reached from the source.
     """
     await clean(monitors, folder)
+    await holdings.hand_over(found, folder, record.run)
     number = await reconnect(monitors, folder, record, address, zone)
+    await holdings.use_up(found)
     async with monitors.session(machine.socket(folder), 10.0) as session:
         for index, disk in enumerate(record.disks):
-            await session.run("blockdev-add", _target(record.run, index, number))
+            await session.run("blockdev-add", _target(record.run, index, number, discard=not found))
             mirror = {
                 "job-id": job(disk.name),
                 "device": machine.node(index),
@@ -140,7 +153,15 @@ async def start(monitors: Monitors, folder: Path, record: ReplicaRecord, address
             if record.bandwidth_limit is not None:
                 # What is under way at once: with QEMU's own 16 MiB a slow copy moves in bursts, many seconds apart.
                 mirror["buf-size"] = min(max(share(record) // 4, 256 << 10), 16 << 20)
+            if found:
+                mirror["granularity"] = BLOCK
             await session.run("blockdev-mirror", mirror)
+        if found:
+            # Once a job knows what there is to do, the guest's discards may pass as well.
+            while not all(int(each["len"]) for each in await _copies(session)):  # noqa: ASYNC110  # QEMU is asked
+                await asyncio.sleep(0.02)
+            targets = [_target(record.run, index, number) for index in range(len(record.disks))]
+            await session.run("blockdev-reopen", {"options": targets})
 
 
 async def reconnect(monitors: Monitors, folder: Path, record: ReplicaRecord, address: str, zone: str) -> int:
@@ -150,7 +171,9 @@ async def reconnect(monitors: Monitors, folder: Path, record: ReplicaRecord, add
         Retry: the replica cannot be reached from the source.
     """
     assert record.port is not None  # noqa: S101  # the replica was offered
-    number = await lines.open_line(folder, address, record.port, len(record.disks), zone)
+    places = {disk.name: holdings.held(folder, record.run, index) for index, disk in enumerate(record.disks)}
+    held = {disk: path for disk, path in places.items() if path.exists()}
+    number = await lines.open_line(folder, address, record.port, len(record.disks), zone, held)
     try:
         async with monitors.session(machine.socket(folder), 10.0) as session:
             for index, disk in enumerate(record.disks):
@@ -162,7 +185,6 @@ async def reconnect(monitors: Monitors, folder: Path, record: ReplicaRecord, add
                     # A guest's write must not wait for a line that is no more.
                     "reconnect-delay": 0,
                     "open-timeout": 0,
-                    # With it the job clears the target first and copies only what holds data.
                     "discard": "unmap",
                 }
                 await session.run("blockdev-add", nbd)
@@ -193,8 +215,10 @@ async def switch(monitors: Monitors, folder: Path, record: ReplicaRecord, number
                 await session.run("blockdev-del", {"node-name": name})
 
 
-def _target(run: int, index: int, number: int) -> dict[str, object]:
-    return {"driver": "raw", "node-name": target(run, index), "file": client(run, index, number), "discard": "unmap"}
+def _target(run: int, index: int, number: int, *, discard: bool = True) -> dict[str, object]:
+    """What a job writes to. With `discard` a job clears it first, and then copies only what holds data."""
+    node: dict[str, object] = {"driver": "raw", "node-name": target(run, index), "file": client(run, index, number)}
+    return {**node, "discard": "unmap" if discard else "ignore"}
 
 
 def share(record: ReplicaRecord) -> int:
@@ -218,6 +242,7 @@ async def clean(monitors: Monitors, folder: Path, seconds: float = 3.0) -> None:
         Retry: a copy does not end.
     """
     await lines.end(folder)
+    holdings.drop(folder)
     async with monitors.session(machine.socket(folder), seconds) as session:
         for name in await _jobs(session):
             await session.run("block-job-cancel", {"device": name, "force": True})
@@ -230,5 +255,9 @@ async def clean(monitors: Monitors, folder: Path, seconds: float = 3.0) -> None:
 
 
 async def _jobs(session: Session) -> Sequence[str]:
+    return [str(found["device"]) for found in await _copies(session)]
+
+
+async def _copies(session: Session) -> Sequence[Mapping[str, Any]]:
     answer = await session.run("query-block-jobs")
-    return [str(found["device"]) for found in answer if str(found["device"]).startswith(_PREFIX)]
+    return [found for found in answer if str(found["device"]).startswith(_PREFIX)]

@@ -220,6 +220,7 @@ class Observer:
         elif state not in {ReplicaState.STOPPED, ReplicaState.ABSENT}:
             lag = self._instep.lag(target, record)
         moving = state in {ReplicaState.COPYING, ReplicaState.RESYNCING}
+        gone_through = seen.copied_bytes + seen.left_out
         used = layers.standing(target, record.server_id)
         return Replica(
             state=state,
@@ -227,7 +228,7 @@ class Observer:
             reason=seen.reason if state is ReplicaState.INTERRUPTED else "",
             copied_bytes=seen.copied_bytes,
             total_bytes=seen.total_bytes,
-            bytes_per_second=self._instep.rate(target, record.server_id, seen.copied_bytes if moving else None),
+            bytes_per_second=self._instep.rate(target, record.server_id, gone_through if moving else None),
             lag_seconds=lag,
             resumable=resumable,
             bandwidth_limit=record.bandwidth_limit,

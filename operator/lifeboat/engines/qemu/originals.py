@@ -2,12 +2,19 @@
 
 Its disks can be given up for the replica. That cannot be undone, so it is written down beside the server before the
 first disk goes: it is never started again, and a call that finds the note goes on where an earlier one died.
+
+Disks that are fit become the lowest layer of the replica as they are, and the copy writes over what differs. Others are
+deleted, and everything is copied.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import stat
+from collections.abc import Mapping
+from pathlib import Path
 
 from lifeboat.engines.contract import Refused
 from lifeboat.engines.qemu import files, images, machine, site_server
@@ -49,9 +56,53 @@ def room(original: SiteServer, *, use_ssd: bool) -> int:
     return found
 
 
-async def give_up(original: SiteServer, run: int) -> None:
-    """Wipe the original's disks for the copy of that run, or see that it is done."""
+async def give_up(original: SiteServer, run: int, bases: Mapping[str, tuple[Path, int]]) -> str:
+    """Give the original's disks up for the copy of that run, or see that it is done.
+
+    `bases` says by the names of the disks where the copy's lowest layer lies, and its size. Returns why the disks could
+    not become that layer; empty where they have.
+    """
     with files.disk_errors(original.zone.name):
         await asyncio.to_thread(save_wiped, original.zone, original.folder, Wiped(run=run))
-        for path in original.disk_files():
+        why = await asyncio.to_thread(_move, original, bases)
+        places = [path for path, _ in bases.values()] if why else []
+        for path in (*original.disk_files(), *places):
             await asyncio.to_thread(files.remove, path)
+    return why
+
+
+def _move(original: SiteServer, bases: Mapping[str, tuple[Path, int]]) -> str:
+    """Let the disks be the layer's files. An earlier call may have moved some of them."""
+    disks = dict(zip(original.disk_names, original.disk_files(), strict=True))
+    if disks.keys() != bases.keys():
+        return "the original has other disks"
+    for name, path in disks.items():
+        place, size = bases[name]
+        if why := _unfit(path if path.is_symlink() or path.exists() else place, size):
+            return f"disk {name} of the original {why}"
+    for name, path in disks.items():
+        place = bases[name][0]
+        files.make_folder(place.parent)
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                path.rename(place)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                return f"disk {name} of the original lies on another file system than the replica"
+        files.sync_folder(place.parent)
+    return ""
+
+
+def _unfit(path: Path, size: int) -> str:
+    """Why an image cannot be written to as a layer of a replica; empty where it can."""
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            return "is no file of its own"
+        if not images.is_plain(path):
+            return "is no plain qcow2 image"
+        found = images.look(path).size_bytes
+    except FileNotFoundError:
+        return "is not there any more"
+    return "" if found == size else f"has {found} bytes, and the recovered server's {size}"

@@ -74,7 +74,8 @@ class ReplicaRecord(_Record):
     held every write at least once in this run. `offered`: a line was let in since the daemon began, so that the source
     can write to the tip. `torn`: a resync has begun, so that the tip may hold newer writes without older ones until it
     ends. `frozen`: the guest's file systems were to be frozen for a point, and may still be. `released`: points go as
-    soon as nothing stands on them. `basis`: what a copy onto the original began from, in words.
+    soon as nothing stands on them. `basis`: what a copy onto the original began from, in words. `held`: the base
+    is the original's disks as they were, so that only what differs has to be copied.
     """
 
     server_id: str
@@ -96,6 +97,7 @@ class ReplicaRecord(_Record):
     frozen: bool = False
     released: bool = False
     basis: str = ""
+    held: bool = False
     synced_at: datetime | None = None
     layers: tuple[Layer, ...] = ()
     tip: int | None = None

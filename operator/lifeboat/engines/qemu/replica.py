@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
+from pathlib import Path
 
 from lifeboat.engines.contract import EngineError, NoSpace, Refused, Retry
-from lifeboat.engines.qemu import files, images, layers, lines, machine, mirror, originals, storage_daemon
+from lifeboat.engines.qemu import files, holdings, images, layers, lines, machine, mirror, originals, storage_daemon
 from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import (
@@ -26,7 +28,8 @@ from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import ResumeReplication, StartReplication, StopReplication
 
-_ALL = "all is copied: what the original's disks held is not known to be part of it"
+_ALL = "all is copied: {}"
+_DIFFERENCE = "only what differs from what the original's disks held is copied"
 # What a resync leaves of the disk for points, ledgers and records.
 _LEFT_FREE = 8 << 20
 
@@ -43,7 +46,7 @@ class Replicas:
 
         Raises:
             Refused: the source or the network is not there.
-            Retry: the source does not run.
+            Retry: the source does not run, or what the original's disks hold is still being read.
             NoSpace: the target's disk is too small.
         """
         server_id, folder = source.server_id, source.folder
@@ -58,9 +61,15 @@ class Replicas:
             raise Retry(f"server {server_id} does not run: its disks can be copied only while it does")
         if record is None or record.released or record.run != verb.run:
             record = await self._begin(source, target, record, verb)
-        record = await layers.close_door(self._monitors, target, record)
-        record = await storage_daemon.ensure_offered(self._monitors, target, record)
-        await mirror.start(self._monitors, folder, record, network.reached, target.name)
+        found: Sequence[Path] = ()
+        if record.held:
+            try:
+                record, found = await self._read(target, record)
+            except holdings.Unreadable as error:
+                record = await self._copy_all(target, record, str(error))
+        if not record.held:
+            record = await self._offer(target, record)
+        await mirror.start(self._monitors, folder, record, network.reached, target.name, found)
         save_replica(target, record.model_copy(update={"mirrored": True, "offered": True}))
 
     async def resume(self, source: SiteServer, target: Zone, verb: ResumeReplication) -> None:
@@ -90,7 +99,7 @@ class Replicas:
         offered = await storage_daemon.is_offered(self._monitors, target, record)
         if offered and record.offered and seen.progress is not mirror.Progress.INTERRUPTED:
             return
-        needed, free = seen.dirty_bytes + _LEFT_FREE, target.free_bytes(use_ssd=record.ssd)
+        needed, free = _wanted(source, record, seen) + _LEFT_FREE, target.free_bytes(use_ssd=record.ssd)
         if needed > free:
             raise NoSpace(f"what changed needs {needed} bytes, and the disk of zone {target.name} has {free} left")
         await lines.end(folder)
@@ -142,6 +151,7 @@ class Replicas:
                     record = await self._instep.check(folder, target, record)
         time_of_tip = self._instep.tip_time(target, record)
         await storage_daemon.stop(self._monitors, target, server_id)
+        await holdings.end(target, server_id)
         record = await layers.load(self._monitors, target, server_id) or record
         changes: dict[str, object] = {"replicating": False, "mirrored": False, "offered": False}
         if record.consistent():
@@ -179,6 +189,41 @@ class Replicas:
                 with contextlib.suppress(OSError):
                     (target.tier(ssd) / "replicas" / server_id).rmdir()
 
+    async def _offer(self, target: Zone, record: ReplicaRecord) -> ReplicaRecord:
+        """Offer the tip anew: whatever still hangs between the zones from earlier does not reach it."""
+        record = await layers.close_door(self._monitors, target, record)
+        return await storage_daemon.ensure_offered(self._monitors, target, record)
+
+    async def _read(self, target: Zone, record: ReplicaRecord) -> tuple[ReplicaRecord, Sequence[Path]]:
+        """The fingerprints of what the tip holds.
+
+        Raises:
+            Retry: they are not all there yet.
+            Unreadable: they cannot be had.
+        """
+        found = await holdings.look(target, record)
+        if found is None:
+            try:
+                record = await self._offer(target, record)
+            except CommandFailed as error:
+                raise holdings.Unreadable(f"the original's disks cannot be opened: {error.description}") from error
+            await holdings.begin(target, record)
+            found = await holdings.look(target, record)
+        if found is None:
+            raise Retry("the reading of the original's disks was cut short: it begins anew")
+        return record, found
+
+    async def _copy_all(self, target: Zone, record: ReplicaRecord, why: str) -> ReplicaRecord:
+        """Begin with empty disks instead of the original's, which somebody may have open."""
+        assert record.tip is not None  # noqa: S101  # a copy that was begun has one
+        await storage_daemon.stop(self._monitors, target, record.server_id)
+        await holdings.end(target, record.server_id)
+        base = record.layer(record.tip)
+        for path in layers.layer_files(target, record, base):
+            await asyncio.to_thread(files.remove, path)
+        await layers.create_files(target, record, base, None)
+        return save_replica(target, record.model_copy(update={"held": False, "basis": _ALL.format(why)}))
+
     async def _present(self, target: Zone, server_id: str) -> ReplicaRecord:
         record = await layers.load(self._monitors, target, server_id)
         if record is None:
@@ -197,8 +242,6 @@ class Replicas:
             free += originals.room(original, use_ssd=verb.use_ssd)
         if needed > free:
             raise NoSpace(f"the copy needs {needed} bytes, and the disk of zone {target.name} has {free} left")
-        if original is not None:
-            await originals.give_up(original, verb.run)
         old: tuple[Layer, ...] = ()
         number = 1
         if record is not None:
@@ -219,15 +262,30 @@ class Replicas:
             network=verb.replication_network,
             ssd=verb.use_ssd,
             bandwidth_limit=verb.bandwidth_limit,
-            basis="" if original is None else _ALL,
             replicating=True,
             layers=(*old, base),
             tip=number,
             next_layer=number + 1,
         )
-        await layers.create_files(target, fresh, base, None)
+        held = False
+        if original is not None:
+            sizes = {disk.name: disk.size_bytes for disk in fresh.disks}
+            places = zip(sizes, layers.layer_files(target, fresh, base), strict=True)
+            why = await originals.give_up(original, verb.run, {name: (path, sizes[name]) for name, path in places})
+            held = not why
+            fresh = fresh.model_copy(update={"held": held, "basis": _ALL.format(why) if why else _DIFFERENCE})
+        if not held:
+            await layers.create_files(target, fresh, base, None)
         self._instep.forget(target, source.server_id)
         return save_replica(target, fresh)
+
+
+def _wanted(source: SiteServer, record: ReplicaRecord, seen: mirror.Mirror) -> int:
+    """How much of the disk a resync takes at most."""
+    if not record.held:
+        return seen.dirty_bytes
+    # Such a copy goes over the whole disks, the empty parts as well.
+    return min(seen.dirty_bytes, sum(images.look(path).allocated_bytes for path in source.disk_files()))
 
 
 def _problem(record: ReplicaRecord) -> str:
