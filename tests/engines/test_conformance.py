@@ -16,6 +16,7 @@ from lifeboat.engines.contract import LedgerConflict, Refused, Retry, StaleTerm,
 from lifeboat.engines.facts import Known, Replica, ReplicaState, Unknown, Way
 from lifeboat.engines.ledger import ActiveSite, Claim, Ledger
 from lifeboat.engines.verbs import (
+    Continue,
     Fence,
     Halt,
     Launch,
@@ -177,6 +178,7 @@ async def test_every_verb_refuses_a_stale_term(stage: Stage, harness: Harness) -
         Unfence(),
         Launch("machine-1", "point-1", stage.shape()),
         Halt("machine-1"),
+        Continue("machine-1"),
         MoveElasticIP("machine-1", None),
         RemoveMachine("machine-1"),
         MakeIndependent("machine-1"),

@@ -11,6 +11,7 @@ import pytest
 from lifeboat.engines.contract import Refused, Retry, Script, Target
 from lifeboat.engines.facts import MachineState, ReplicaState, Way
 from lifeboat.engines.verbs import (
+    Continue,
     Halt,
     Launch,
     MakeIndependent,
@@ -175,6 +176,19 @@ async def test_a_halted_machine_keeps_its_disks_and_a_launch_with_disks_of_goes_
     await harness.restart_engine()
     await stage.launch("attempt-2", "point-1", stage.shape(cpu=1), disks_of="attempt-1")
     assert await harness.contents("attempt-2") == 7
+
+
+async def test_a_machine_that_runs_is_let_be_by_continue_and_one_that_does_not_stays_halted(
+    stage: Stage, harness: Harness
+) -> None:
+    running = await stage.launch("attempt-1", "point-1")
+    await stage.perform(Continue("attempt-1"), Continue("attempt-1"))
+    assert (await stage.machines())["attempt-1"] == running
+    await stage.perform(Halt("attempt-1"))
+    await harness.settle(lambda facts: known(facts.machines)["attempt-1"].state is MachineState.HALTED)
+    with pytest.raises((Retry, Refused)):
+        await stage.perform(Continue("attempt-1"))
+    assert (await stage.machines())["attempt-1"].state is MachineState.HALTED
 
 
 async def test_a_halted_machine_starts_again_on_its_own_disks(stage: Stage, harness: Harness) -> None:

@@ -38,7 +38,7 @@ DrillCleaningUp       on        on     on       on      on        on     on     
 StoppingReplication   on        on     on       on      on        on     on     told    wait    b
 Launching             on*       on     c        d       d         c      wait   told    wait    b
 Verifying             on        on     c        d       d         c      on     told    wait    event
-AwaitingCommit        on        on     c        d       d         c      on     told    wait    person
+AwaitingCommit        on        on     c        d       d         c      wait*  told    wait    person
 ChangingRecoveryPoint on        on     c        d       d         c      wait   told    wait    on
 RollingBack           on        on     c        d       d         c      on     wait    wait    on
 Committing            on        on     c        d       d         c      wait   told    wait    told

@@ -17,12 +17,11 @@ from lifeboat.api.names import FINALIZER
 from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
 from lifeboat.api.values import format_time
-from lifeboat.engines.contract import EngineError, Refused, Target
+from lifeboat.engines.contract import EngineError, Target
 from lifeboat.engines.facts import Disk, Hardware, Known, Way
 from lifeboat.engines.ledger import CheckOutcome, Ledger
 from lifeboat.engines.simulated.world import World
 from lifeboat.engines.verbs import Verb
-from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.decide import decide
 from lifeboat.lifecycle.report import Event, report, report_pair
 from lifeboat.lifecycle.report.events import mended
@@ -39,6 +38,7 @@ from lifeboat.lifecycle.view import (
     Verify,
     View,
 )
+from lifeboat.reconcile.pace import trouble_of
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 GIB = 1 << 30
@@ -265,7 +265,7 @@ class Cluster:
         try:
             self.world.perform(target, verb)
         except EngineError as error:
-            self.troubles[subject] = Notice(reasons.ENGINE_ERROR, str(error), stalled=isinstance(error, Refused))
+            self.troubles[subject] = trouble_of(error)
             return 0
         self.troubles.pop(subject, None)
         return 1

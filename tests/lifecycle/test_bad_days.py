@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from lifeboat.api.protectedserver import ProtectedServerPhase
 from lifeboat.engines.facts import Known, MachineState, Replica, ReplicaState
-from lifeboat.engines.ledger import DrillStage
+from lifeboat.engines.ledger import DrillStage, FailoverStage
 from lifeboat.engines.verbs import Fence, ResumeReplication, StartReplication
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.decide import decide
@@ -235,3 +235,52 @@ def test_a_start_that_was_cut_short_is_asked_for_again_until_data_is_copied() ->
     assert cluster.last_plan is not None
     assert [action for action in cluster.last_plan.actions if isinstance(action.step, StartReplication)]
     cluster.until("Replicating")
+
+
+def test_a_recovered_server_on_a_full_disk_says_so_and_goes_on_once_there_is_room() -> None:
+    cluster = failed_over()
+    cluster.world.fill_disk("zone-b")
+    cluster.world.run_out_of_space(SERVER, "failover-1-1")
+    cluster.edit(FAILOVER, "disaster", commit=True)
+    cluster.run(MINUTE)
+    for kind, name in ((FAILOVER, "disaster"), (PROTECTED_SERVER, SERVER)):
+        told = cluster.condition(kind, name, "Ready")
+        assert (told["status"], told["reason"]) == ("False", reasons.NO_SPACE)
+        assert "the disk of zone zone-b is full; make room there, and it goes on by itself" in told["message"]
+    assert cluster.condition(FAILOVER, "disaster", "Stalled")["status"] == "False"
+    assert cluster.ledger.failover is not None
+    assert cluster.ledger.failover.stage is FailoverStage.AWAITING_COMMIT, "what stands still is not committed"
+    cluster.world.free_disk("zone-b")
+    cluster.run(MINUTE)
+    assert cluster.phase == "Committed"
+    assert not cluster.machines["failover-1-1"].out_of_space
+
+
+def test_a_drills_server_on_a_full_disk_goes_on_once_there_is_room() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.run(2 * MINUTE)
+    cluster.drill("friday", checks=CHECK)
+    cluster.run(MINUTE)
+    assert cluster.status(DRILL, "friday")["phase"] == "Running"
+    cluster.world.fill_disk("zone-b")
+    cluster.world.run_out_of_space(SERVER, "drill-friday")
+    cluster.run(MINUTE)
+    told = cluster.condition(DRILL, "friday", "Ready")
+    assert (told["status"], told["reason"]) == ("False", reasons.NO_SPACE)
+    cluster.world.free_disk("zone-b")
+    cluster.run(MINUTE)
+    assert cluster.condition(DRILL, "friday", "Ready")["status"] == "True"
+    assert not cluster.machines["drill-friday"].out_of_space
+
+
+def test_a_commit_that_waits_for_room_says_so() -> None:
+    cluster = failed_over()
+    cluster.world.fill_disk("zone-b")
+    cluster.edit(FAILOVER, "disaster", commit=True)
+    cluster.run(MINUTE)
+    told = cluster.condition(FAILOVER, "disaster", "Ready")
+    assert (told["status"], told["reason"]) == ("False", reasons.NO_SPACE)
+    cluster.world.free_disk("zone-b")
+    cluster.run(MINUTE)
+    assert cluster.phase == "Committed"

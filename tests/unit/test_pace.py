@@ -5,9 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 from unittest.mock import sentinel
 
+import pytest
+
+from lifeboat.engines.contract import NoSpace, Refused, Retry, Unreachable
 from lifeboat.engines.verbs import ResumeReplication, TakePoint
 from lifeboat.lifecycle.view import Subject
-from lifeboat.reconcile.pace import LONGEST_SECONDS, QUIET_SECONDS, Pace
+from lifeboat.reconcile.pace import LONGEST_SECONDS, QUIET_SECONDS, Pace, trouble_of
 
 SERVER: Subject = sentinel.server
 
@@ -66,3 +69,25 @@ def test_a_resync_after_a_quiet_time_is_tried_at_once() -> None:
     pace.tried(SERVER, ResumeReplication("before-resync-1-10"))
     clock.now += 0.5
     assert pace.may(SERVER, ResumeReplication("before-resync-1-11"))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (Retry("QEMU of servers/web-1 does not answer"), "QEMU of servers/web-1 does not answer; it is tried again"),
+        (Unreachable("zone zone-a does not answer"), "zone zone-a does not answer; it is tried again"),
+        (
+            NoSpace("the disk of zone zone-b is full"),
+            "the disk of zone zone-b is full; make room there, it is tried again",
+        ),
+        (TimeoutError(), "the engine did not answer in time; it is tried again"),
+    ],
+)
+def test_what_passes_by_itself_says_that_it_is_tried_again(error: Exception, message: str) -> None:
+    trouble = trouble_of(error)
+    assert (trouble.message, trouble.stalled) == (message, False)
+
+
+def test_what_was_refused_is_told_as_it_was_said_and_needs_a_person() -> None:
+    trouble = trouble_of(Refused("point p-1 cannot be used: it is damaged"))
+    assert (trouble.message, trouble.stalled) == ("point p-1 cannot be used: it is damaged", True)

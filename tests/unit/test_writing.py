@@ -100,7 +100,7 @@ def test_a_trouble_stays_until_it_passes_or_nobody_wants_the_step() -> None:
     pace.tried(WEB, verbs.Fence(), Retry("later"))
     assert pace.troubles()[WEB].message == "no", "what needs a person goes first"
     pace.tried(WEB, verbs.StopReplication())
-    assert pace.troubles()[WEB].message == "later"
+    assert pace.troubles()[WEB].message == "later; it is tried again"
     pace.settle((Action(WEB, verbs.StopReplication()),))
     assert not pace.troubles()
 

@@ -135,6 +135,7 @@ class Machine:
     """A machine that the engine started from a point: a drill's or a failover's server.
 
     `name` is the name it was launched under; `independent` is true once its disks need no point any more.
+    `out_of_space`: it runs, but stands still since the site's disk was full; it loses nothing by that.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Machine:
     elastic_ip: str | None = None
     url: str | None = None
     independent: bool = False
+    out_of_space: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,16 @@ class Halt:
 
 
 @dataclass(frozen=True, slots=True)
+class Continue:
+    """Let a machine go on that stands still since its site's disk was full, or see that it goes on.
+
+    Raises `NoSpace` while there is no room.
+    """
+
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
 class MoveElasticIP:
     """Give a running machine another elastic IP, or none, without a restart."""
 
@@ -177,6 +187,7 @@ Verb: TypeAlias = (
     | Register
     | Launch
     | Halt
+    | Continue
     | MoveElasticIP
     | RemoveMachine
     | MakeIndependent

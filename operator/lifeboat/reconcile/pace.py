@@ -93,15 +93,21 @@ def trouble_of(error: Exception) -> Notice:
         case Refused():
             return Notice(reasons.ENGINE_ERROR, str(error), stalled=True)
         case NoSpace():
-            return Notice(reasons.NO_SPACE, str(error), stalled=False)
+            return Notice(reasons.NO_SPACE, f"{error}; make room there, it is tried again", stalled=False)
         case Unreachable():
-            return Notice(reasons.SITE_SILENT, str(error), stalled=False)
+            return Notice(reasons.SITE_SILENT, _tried_again(error), stalled=False)
         case EngineError():
-            return Notice(reasons.ENGINE_ERROR, str(error), stalled=False)
+            return Notice(reasons.ENGINE_ERROR, _tried_again(error), stalled=False)
         case TimeoutError():
             return Notice(reasons.ENGINE_ERROR, "the engine did not answer in time; it is tried again", stalled=False)
         case _:
             return Notice(reasons.ENGINE_ERROR, f"it broke ({type(error).__name__}), see the log", stalled=False)
+
+
+def _tried_again(error: Exception) -> str:
+    """What was said, and what the operator does about it; a message that waits for something says that itself."""
+    said = str(error)
+    return said if "tried again" in said else f"{said}; it is tried again"
 
 
 def _same(before: object, step: object) -> bool:

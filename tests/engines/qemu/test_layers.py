@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
-from lifeboat.engines.contract import Refused
+from lifeboat.engines.contract import NoSpace, Refused
 from lifeboat.engines.facts import ReplicaState
 from lifeboat.engines.qemu import layers, machine, processes, storage_daemon
 from lifeboat.engines.qemu.records import Layer, load_replica
 from lifeboat.engines.qemu.zones import Zones
 from lifeboat.engines.verbs import (
+    Continue,
     Halt,
     MakeIndependent,
     PrunePoints,
@@ -22,7 +25,7 @@ from lifeboat.engines.verbs import (
     StopReplication,
     TakePoint,
 )
-from tests.engines.qemu.conftest import SERVER, World, reads
+from tests.engines.qemu.conftest import MIB, SERVER, World, reads
 
 
 async def grow(world: World, count: int) -> None:
@@ -285,6 +288,42 @@ async def test_a_machine_killed_once_it_is_independent_has_everything(world: Wor
     assert await world.holds("machine", 0, 1, "0", "64M")
     assert await world.holds("machine", 1, 2, "200M", "64M")
     assert (await world.launch("machine", "tip")).independent
+
+
+async def test_a_machine_that_runs_out_of_space_becoming_independent_says_so_and_goes_on(full_world: World) -> None:
+    world = full_world
+    await world.write(0, 1, "0", "24M")
+    await world.replicate()
+    await world.perform(StopReplication(freeze_as="tip"))
+    await world.launch("machine", "tip")
+    filler = world.storage / "filler"
+    free = shutil.disk_usage(world.storage).free
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free - 4 * MIB)
+    await world.perform(MakeIndependent("machine"))
+
+    said = []
+
+    async def told() -> bool:
+        try:
+            await world.perform(MakeIndependent("machine"))
+        except NoSpace as error:
+            said.append(str(error))
+        return bool(said)
+
+    await world.until(told)
+    assert said == ["the disk of zone zone-b is full: machine machine cannot take over its data"]
+    assert not (await world.machines())["machine"].independent
+    filler.unlink()
+    await world.perform(Continue("machine"))
+
+    async def independent() -> bool:
+        with contextlib.suppress(NoSpace):
+            await world.perform(MakeIndependent("machine"))
+        return (await world.machines())["machine"].independent
+
+    await world.until(independent)
+    assert await world.holds("machine", 0, 1, "0", "24M")
 
 
 async def test_an_engine_that_comes_later_finishes_what_another_one_began(world: World) -> None:

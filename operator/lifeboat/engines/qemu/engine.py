@@ -36,6 +36,7 @@ from lifeboat.engines.qemu.servers import Servers
 from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone, Zones
 from lifeboat.engines.verbs import (
+    Continue,
     Fence,
     Halt,
     Launch,
@@ -189,6 +190,8 @@ class QemuEngine:
                 await self._recovered.launch(self._there(target), server_id, verb)
             case Halt():
                 await self._recovered.halt(self._there(target), server_id, verb.machine)
+            case Continue():
+                await self._recovered.go_on(self._there(target), server_id, verb.machine)
             case MoveElasticIP():
                 await self._recovered.move_elastic_ip(self._there(target), server_id, verb.machine, verb.elastic_ip)
             case RemoveMachine():

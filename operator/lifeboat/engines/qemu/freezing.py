@@ -15,7 +15,7 @@ from typing import Any
 from lifeboat.engines.contract import Retry
 from lifeboat.engines.qemu import freezer, processes
 from lifeboat.engines.qemu.guest import Guests
-from lifeboat.engines.qemu.qmp import Silent
+from lifeboat.engines.qemu.qmp import Silent, owner
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Freezer:
             async with asyncio.timeout(seconds):
                 found: dict[str, Any] = json.loads(await self._reader.readline())
         except (TimeoutError, OSError, ValueError) as error:
-            raise Silent(f"{self._agent}: the process that freezes the guest does not answer") from error
+            raise Silent(f"the process that freezes the guest does not answer ({owner(self._agent)})") from error
         return found
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from lifeboat.engines.contract import ExecResult, Retry, Script
 from lifeboat.engines.ledger import ScriptOutcome
-from lifeboat.engines.qemu.qmp import CommandFailed, Silent, log_command, reachable
+from lifeboat.engines.qemu.qmp import CommandFailed, Silent, log_command, owner, reachable
 
 _PROBE = 0.5
 _SLOW_PROBE = 4.0
@@ -76,7 +76,7 @@ class Agent:
         self._send(command, arguments)
         line = await self._reader.readline()
         if not line:
-            raise Silent(f"{self._socket}: the agent's line was closed")
+            raise Silent(f"{owner(self._socket)} has closed the line to its guest's agent")
         answer = json.loads(line)
         if "error" in answer:
             raise CommandFailed(command, str(answer["error"].get("desc", answer["error"])))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from lifeboat.engines.contract import EngineError
+from lifeboat.engines.contract import EngineError, NoSpace
 from lifeboat.engines.qemu import images, machine
 from lifeboat.engines.qemu.qmp import Monitors, Session
 from lifeboat.engines.qemu.records import MachineRecord, machine_disk
@@ -31,14 +32,23 @@ class Independence:
         self._finishing: dict[Path, asyncio.Task[None]] = {}
 
     async def start(self, zone: Zone, record: MachineRecord) -> None:
-        """Start the copies that do not run."""
+        """Start the copies that do not run, and let those go on that ran into a full disk.
+
+        Raises:
+            NoSpace: some had; whether they still do, the next look says.
+        """
         folder = zone.machine_folder(record.server_id, record.name)
         async with self._monitors.session(machine.socket(folder)) as session:
+            full = await _out_of_space(session)
+            for job in full:
+                await session.run("block-job-resume", {"device": job})
+            if full:
+                raise NoSpace(f"the disk of zone {zone.name} is full: machine {record.name} cannot take over its data")
             jobs = await _jobs(session)
             for index in range(len(record.disks)):
                 job = f"{_STREAM}{index}"
                 if job not in jobs and images.look(machine_disk(zone, record, index)).backing is not None:
-                    stream = {"job-id": job, "device": machine.node(index), "on-error": "report"}
+                    stream = {"job-id": job, "device": machine.node(index), "on-error": "enospc"}
                     await session.run("block-stream", {**stream, "auto-finalize": False})
 
     async def look(self, zone: Zone, record: MachineRecord, session: Session) -> bool:
@@ -89,8 +99,16 @@ def is_independent(zone: Zone, record: MachineRecord) -> bool:
 
 async def _jobs(session: Session) -> dict[str, str]:
     answer = await session.run("query-block-jobs")
-    jobs = {str(found["device"]): str(found["status"]) for found in answer}
-    return {name: status for name, status in jobs.items() if name.startswith(_STREAM)}
+    return {str(job["device"]): str(job["status"]) for job in answer if _is_ours(job)}
+
+
+def _is_ours(job: Mapping[str, object]) -> bool:
+    return str(job["device"]).startswith(_STREAM)
+
+
+async def _out_of_space(session: Session) -> list[str]:
+    answer = await session.run("query-block-jobs")
+    return [str(job["device"]) for job in answer if job["io-status"] == "nospace" and _is_ours(job)]
 
 
 def _sync(path: Path) -> None:

@@ -40,6 +40,11 @@ class Silent(Retry):
     """Raised when a monitor or an agent does not answer in time."""
 
 
+def owner(socket: Path) -> str:
+    """Whose socket it is, in words for people who need not know where an engine keeps its sockets."""
+    return f"QEMU of {socket.parent.parent.name}/{socket.parent.name}"
+
+
 @contextlib.contextmanager
 def reachable(socket: Path) -> Iterator[str]:
     """A path to a socket that is short enough for the kernel (108 bytes), however deep its folder lies.
@@ -50,7 +55,7 @@ def reachable(socket: Path) -> Iterator[str]:
     try:
         folder = os.open(socket.parent, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        raise Silent(f"{socket.parent} is not there") from error
+        raise Silent(f"{owner(socket)} is not there") from error
     try:
         yield f"/proc/self/fd/{folder}/{socket.name}"
     finally:
@@ -110,9 +115,9 @@ class Monitors:
                 finally:
                     await _hang_up(client)
         except TimeoutError as error:
-            raise Silent(f"{socket} does not answer within {seconds:g} s") from error
+            raise Silent(f"{owner(socket)} does not answer within {seconds:g} s") from error
         except (ConnectError, QMPError, OSError, EOFError) as error:
-            raise Silent(f"{socket} does not answer: {error}") from error
+            raise Silent(f"{owner(socket)} does not answer: {error}") from error
 
     async def run(
         self, socket: Path, command: str, arguments: Mapping[str, object] | None = None, seconds: float = DEADLINE

@@ -35,6 +35,9 @@ from lifeboat.engines.qemu.servers import Servers, check_start
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import Launch
 
+_ROOM_TO_GO_ON = 1 << 20
+"""Less is used up by the next few writes: an image grows by 64 KiB, and its tables by as much."""
+
 
 class Recovered:
     """The launched machines of all servers."""
@@ -68,6 +71,22 @@ class Recovered:
         if record.wanted is not Wanted.HALTED:
             save_machine(zone, record.model_copy(update={"wanted": Wanted.HALTED}))
         await machine.stop(self._monitors, zone.machine_folder(server_id, name))
+
+    async def go_on(self, zone: Zone, server_id: str, name: str) -> None:
+        """Let a machine go on that stands still since the zone's disk was full.
+
+        Raises:
+            Refused: there is no such machine.
+            Retry: it does not run.
+            NoSpace: there is no room yet.
+        """
+        record = self.present(zone, server_id, name)
+        folder = zone.machine_folder(server_id, name)
+        if machine.running(folder) is None:
+            raise Retry(f"machine {name} does not run")
+        if zone.free_bytes(use_ssd=record.ssd) < _ROOM_TO_GO_ON:
+            raise NoSpace(_full(zone))
+        await self._servers.go_on(folder)
 
     async def remove(self, zone: Zone, server_id: str, name: str) -> None:
         """Stop a machine and delete its disks, unless another machine runs on them.
@@ -132,7 +151,7 @@ class Recovered:
                     said = files.last_lines(folder / machine.LOG) or "the guest switched itself off, or was killed"
                     return Machine(record.name, MachineState.FAILED, record.name, f"the machine ended: {said}")
         pulse = await self._guests.pulse(folder / machine.AGENT)
-        reason, url = "", None
+        reason, url, out_of_space = "", None, False
         port = record.url_port()
         with contextlib.suppress(Silent, CommandFailed):
             async with self._monitors.session(machine.socket(folder), 1.0) as session:
@@ -140,7 +159,12 @@ class Recovered:
                     route = await forwards.find_route(session, port)
                     url = _url(record, port, route)
                 status = await session.run("query-status")
-                reason = "" if status["running"] else f"the machine's processors stand still: {status['status']}"
+                # QEMU hands every other error to the guest.
+                out_of_space = status["status"] == "io-error"
+                if out_of_space:
+                    reason = _full(zone)
+                elif not status["running"]:
+                    reason = f"the machine's processors stand still: {status['status']}"
                 independent = not await self._independence.look(zone, record, session) and independent
         return Machine(
             name=record.name,
@@ -152,6 +176,7 @@ class Recovered:
             elastic_ip=record.elastic_ip,
             url=url,
             independent=independent,
+            out_of_space=out_of_space,
         )
 
     async def close(self) -> None:
@@ -260,7 +285,7 @@ class Recovered:
                 try:
                     await images.create(path, images.look(base).size_bytes, base)
                 except NoSpace as error:
-                    raise NoSpace(f"the disk of zone {zone.name} is full") from error
+                    raise NoSpace(_full(zone)) from error
 
     def _address(
         self, zone: Zone, server_id: str, verb: Launch, network: NetworkSpec, replica: ReplicaRecord | None
@@ -299,6 +324,10 @@ class Recovered:
         holder = (self._servers.elastic_ips(zone) | self.elastic_ips(zone)).get(elastic_ip)
         if holder is not None and holder != name:
             raise Refused(f"elastic IP {elastic_ip} is in use by {holder}")
+
+
+def _full(zone: Zone) -> str:
+    return f"the disk of zone {zone.name} is full"
 
 
 def user(record: MachineRecord) -> str:

@@ -114,6 +114,12 @@ class Controls:
         found = self._track(server_id, direction).machine(machine)
         power.end(self._model, found, MachineState.FAILED, reason)
 
+    def run_out_of_space(self, server_id: str, machine: str, direction: Direction = FORWARD) -> None:
+        """Let a started machine stand still, as one does that writes onto a full disk."""
+        track = self._track(server_id, direction)
+        track.machine(machine).out_of_space = True
+        self._model.touch(track)
+
     def spoil_point(self, server_id: str, point: str, problem: str, direction: Direction = FORWARD) -> None:
         """Make a point unusable."""
         self._track(server_id, direction).points[point].problem = problem

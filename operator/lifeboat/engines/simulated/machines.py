@@ -8,7 +8,7 @@ from lifeboat.engines.contract import Refused, Retry
 from lifeboat.engines.facts import MachineState
 from lifeboat.engines.simulated import networks, power
 from lifeboat.engines.simulated.state import Disks, MachineRecord, Model, Track
-from lifeboat.engines.verbs import Halt, Launch, MakeIndependent, MoveElasticIP, RemoveMachine
+from lifeboat.engines.verbs import Continue, Halt, Launch, MakeIndependent, MoveElasticIP, RemoveMachine
 
 
 def launch(model: Model, track: Track, verb: Launch) -> None:
@@ -41,6 +41,15 @@ def halt(model: Model, track: Track, verb: Halt) -> None:
     machine = track.machines.get(verb.machine)
     if machine is not None and machine.state is not MachineState.HALTED:
         power.end(model, machine, MachineState.HALTED)
+
+
+def go_on(track: Track, verb: Continue) -> None:
+    """Let a machine go on that stands still since its zone was full."""
+    machine = track.machine(verb.machine)
+    if not machine.running:
+        raise Retry(f"{verb.machine} does not run")
+    machine.zone.need(0)
+    machine.out_of_space = False
 
 
 def move_elastic_ip(track: Track, verb: MoveElasticIP) -> None:

@@ -50,6 +50,7 @@ def end(
         server.disks.merging, server.disks.size = None, 0
     server.state, server.reason = state, reason
     server.agent, server.agent_due, server.down, server.down_due = False, None, False, None
+    server.out_of_space = False
     model.due.pop(server, None)
     for copy in model.copies(server):
         replication.interrupt(model, copy, copies_end, resumable=False)

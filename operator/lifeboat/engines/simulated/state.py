@@ -66,6 +66,7 @@ class _Server:
     ignores_shutdown: bool = False
     down: bool = False
     down_due: datetime | None = None
+    out_of_space: bool = False
     fenced: bool = False
     drained: bool = False
     stopped_by_fence: bool = False
@@ -78,7 +79,7 @@ class _Server:
     @property
     def serving(self) -> bool:
         """Whether it acknowledges writes."""
-        return self.running and not self.down
+        return self.running and not self.down and not self.out_of_space
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -227,10 +227,17 @@ def _machine(machine: MachineRecord) -> Machine:
         name=machine.name,
         state=machine.state,
         instance_id=machine.instance_id,
-        reason="the guest is down; its last writes are still being copied" if machine.down else machine.reason,
+        reason=_reason(machine),
         agent_connected=machine.agent,
         addresses=(machine.address,),
         elastic_ip=elastic_ip,
         url=f"http://{elastic_ip}/" if elastic_ip else None,
         independent=machine.disks.point is None,
+        out_of_space=machine.out_of_space,
     )
+
+
+def _reason(machine: MachineRecord) -> str:
+    if machine.down:
+        return "the guest is down; its last writes are still being copied"
+    return f"the disk of zone {machine.zone.name} is full" if machine.out_of_space else machine.reason

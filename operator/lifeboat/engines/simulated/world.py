@@ -27,6 +27,7 @@ from lifeboat.engines.simulated.controls import Controls
 from lifeboat.engines.simulated.guest import Guest, Visit
 from lifeboat.engines.simulated.state import MachineRecord, Model, Track
 from lifeboat.engines.verbs import (
+    Continue,
     Fence,
     Halt,
     Launch,
@@ -166,6 +167,8 @@ class World(Controls):
                 machines.launch(model, track, verb)
             case Halt():
                 machines.halt(model, track, verb)
+            case Continue():
+                machines.go_on(track, verb)
             case MoveElasticIP():
                 machines.move_elastic_ip(track, verb)
             case RemoveMachine():
