@@ -7,7 +7,7 @@ from unittest.mock import sentinel
 
 import pytest
 
-from lifeboat.engines.contract import NoSpace, Refused, Retry, Unreachable
+from lifeboat.engines.contract import NoSpace, Refused, Retry, Underway, Unreachable
 from lifeboat.engines.verbs import ResumeReplication, TakePoint
 from lifeboat.lifecycle.view import Subject
 from lifeboat.reconcile.pace import LONGEST_SECONDS, QUIET_SECONDS, Pace, trouble_of
@@ -80,10 +80,11 @@ def test_a_resync_after_a_quiet_time_is_tried_at_once() -> None:
             NoSpace("the disk of zone zone-b is full"),
             "the disk of zone zone-b is full; make room there, it is tried again",
         ),
+        (Underway("server web-1 is shutting down"), "server web-1 is shutting down"),
         (TimeoutError(), "the engine did not answer in time; it is tried again"),
     ],
 )
-def test_what_passes_by_itself_says_that_it_is_tried_again(error: Exception, message: str) -> None:
+def test_what_passes_by_itself_says_what_the_operator_does(error: Exception, message: str) -> None:
     trouble = trouble_of(error)
     assert (trouble.message, trouble.stalled) == (message, False)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lifeboat.engines.contract import Capabilities, Refused, Retry, StaleTerm, Target, Unreachable
+from lifeboat.engines.contract import Capabilities, Refused, Retry, StaleTerm, Target, Underway, Unreachable
 from lifeboat.engines.facts import (
     Disk,
     Hardware,
@@ -112,7 +112,7 @@ class Story:
         self.do(direction, ReleaseReplica())
 
     def fence_in_order(self, direction: Direction) -> None:
-        with pytest.raises(Retry, match="shutting down"):
+        with pytest.raises(Underway, match="shutting down"):
             self.do(direction, Fence(orderly=True))
         self.wait(2)
         self.do(direction, Fence(orderly=True))
@@ -277,12 +277,12 @@ def test_wiping_a_machine_that_was_registered_frees_its_space(turned: Story) -> 
 def test_an_orderly_fence_drains_before_the_process_ends(turned: Story) -> None:
     world = turned.world
     turned.copy(REVERSE)
-    with pytest.raises(Retry, match="shutting down"):
+    with pytest.raises(Underway, match="shutting down"):
         turned.do(REVERSE, Fence(orderly=True))
     assert turned.source(REVERSE).fenced, "the order holds from the start"
     assert world.write("web", 25, REVERSE) == 25, "what goes down writes to its last moment"
     turned.wait(1)
-    with pytest.raises(Retry, match="shutting down"):
+    with pytest.raises(Underway, match="shutting down"):
         turned.do(REVERSE, Fence(orderly=True))
     world.cut_link()
     world.write("web", 26, REVERSE)
@@ -321,7 +321,7 @@ def test_a_guest_that_does_not_go_down_stands_still_where_it_is(story: Story, di
     with pytest.raises(Retry):
         story.do(direction, Fence(orderly=True))
     story.wait(59)
-    with pytest.raises(Retry, match="shutting down"):
+    with pytest.raises(Underway, match="shutting down"):
         story.do(direction, Fence(orderly=True))
     story.wait(1)
     story.do(direction, Fence(orderly=True))

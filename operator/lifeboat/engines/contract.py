@@ -70,7 +70,11 @@ class EngineError(Exception):
 
 
 class Retry(EngineError):
-    """Raised when the same call may work later: something is still on its way, or a program did not answer."""
+    """Raised when the same call may work later: something has to change first, or a program did not answer."""
+
+
+class Underway(Retry):
+    """Raised when nothing is wrong, and what was asked takes its time; the same call later finds it done."""
 
 
 class Unreachable(Retry):

@@ -26,7 +26,7 @@ RESYNCING: Final = "Resyncing"
 STOPPED: Final = "Stopped"
 # The workload is served from the recovery site.
 SERVED_FROM_RECOVERY: Final = "ServedFromRecovery"
-# A step of a drill or failover is under way.
+# A step is under way.
 IN_PROGRESS: Final = "InProgress"
 # The drill's server runs and its checks passed.
 RUNNING: Final = "Running"

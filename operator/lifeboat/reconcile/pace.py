@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lifeboat import clock
-from lifeboat.engines.contract import EngineError, NoSpace, Refused, Unreachable
+from lifeboat.engines.contract import EngineError, NoSpace, Refused, Underway, Unreachable
 from lifeboat.engines.verbs import Fence, ResumeReplication
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.view import Action, Notice, Subject
@@ -92,6 +92,8 @@ def trouble_of(error: Exception) -> Notice:
     match error:
         case Refused():
             return Notice(reasons.ENGINE_ERROR, str(error), stalled=True)
+        case Underway():
+            return Notice(reasons.IN_PROGRESS, str(error), stalled=False)
         case NoSpace():
             return Notice(reasons.NO_SPACE, f"{error}; make room there, it is tried again", stalled=False)
         case Unreachable():
@@ -105,9 +107,8 @@ def trouble_of(error: Exception) -> Notice:
 
 
 def _tried_again(error: Exception) -> str:
-    """What was said, and what the operator does about it; a message that waits for something says that itself."""
-    said = str(error)
-    return said if "tried again" in said else f"{said}; it is tried again"
+    """What was said, and what the operator does about it."""
+    return f"{error}; it is tried again"
 
 
 def _same(before: object, step: object) -> bool:

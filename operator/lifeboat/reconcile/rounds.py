@@ -19,7 +19,7 @@ from lifeboat.api.failover import Failover
 from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
 from lifeboat.engines import verbs
-from lifeboat.engines.contract import Engine, EngineError, LedgerConflict, StaleTerm, Target
+from lifeboat.engines.contract import Engine, EngineError, LedgerConflict, StaleTerm, Target, Underway
 from lifeboat.engines.facts import Known, MachineState, Unknown
 from lifeboat.engines.ledger import Direction, Ledger
 from lifeboat.leader import NotLeader
@@ -300,6 +300,8 @@ class ServerRounds:
         finally:
             self._acted = self._tools.elapsed()
         trouble = self._pace.tried(action.subject, verb, failed)
+        if isinstance(failed, Underway):
+            return False
         if failed is not None:
             self._count(name, failed)
             if self._news(f"{action.subject}{name}{trouble}"):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lifeboat.engines.contract import Retry
+from lifeboat.engines.contract import Retry, Underway
 from lifeboat.engines.facts import Replica, ReplicaState
 from lifeboat.engines.ledger import Direction
 from lifeboat.engines.qemu import holdings, mirror, originals, processes, storage_daemon
@@ -353,7 +353,7 @@ async def test_a_reading_that_is_under_way_delays_nothing(world: World) -> None:
     await _stopped_while_reading(home)
     assert (await world.replica()).state is ReplicaState.STARTING
     await world.new_engine()
-    with pytest.raises(Retry, match="disks of the original are being read"):
+    with pytest.raises(Underway, match="disks of the original are being read"):
         await world.copy(2, onto_original=True)
     reader = _reader(world)
     await world.perform(StopReplication())
@@ -377,7 +377,7 @@ async def _stopped_while_reading(home: Home) -> None:
 
     async with asyncio.TaskGroup() as group:
         group.create_task(stop())
-        with pytest.raises(Retry, match="disks of the original are being read"):
+        with pytest.raises(Underway, match="disks of the original are being read"):
             await world.copy(2, onto_original=True)
 
 

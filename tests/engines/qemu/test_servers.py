@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lifeboat.engines.contract import Refused, Retry, Unreachable
+from lifeboat.engines.contract import Refused, Retry, Underway, Unreachable
 from lifeboat.engines.facts import Known, MachineState, SiteFacts, Unknown
 from lifeboat.engines.qemu import QemuEngine, forwards, machine, processes
 from lifeboat.engines.qemu.records import FenceOrder, save_fence
@@ -72,7 +72,7 @@ async def test_a_guest_that_does_not_go_down_is_stopped_as_it_is_after_a_minute(
         status = await world.monitors.run(machine.socket(world.source), "query-status")
         assert status["running"]
         if seconds < 60:
-            with pytest.raises(Retry, match="shutting down"):
+            with pytest.raises(Underway, match="shutting down"):
                 await world.perform(Fence(orderly=True))
     await world.perform(Fence(orderly=True))
     assert machine.running(world.source) is None

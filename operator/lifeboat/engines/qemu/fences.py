@@ -16,7 +16,7 @@ import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from lifeboat.engines.contract import Retry, Unreachable
+from lifeboat.engines.contract import Retry, Underway, Unreachable
 from lifeboat.engines.qemu import files, machine, mirror, storage_daemon
 from lifeboat.engines.qemu.guest import Guests
 from lifeboat.engines.qemu.instep import InStep
@@ -90,7 +90,7 @@ class Fences:
                 # Its process stays when the guest has gone down: the copy lives in there.
                 await session.run("set-action", {"shutdown": "pause"})
         if running and not await self._down(server, order):
-            raise Retry(f"server {server.server_id} is shutting down")
+            raise Underway(f"server {server.server_id} is shutting down")
         await self._drain(server, target)
         # Written while the process is still there: whoever finds it gone knows then that nothing was lost.
         drained = (load_fence(folder) or order).model_copy(update={"drained": True})
@@ -156,7 +156,9 @@ class Fences:
         seen = await mirror.look(self._monitors, server.folder, record, target.name)
         # Nothing is under way in a guest that stands still, so the strict view is the right one.
         if seen.progress is not mirror.Progress.SYNCED:
-            raise Retry(f"{waits}{f': {seen.reason}' if seen.reason else ''}")
+            if seen.reason:
+                raise Retry(f"{waits}: {seen.reason}")
+            raise Underway(waits)
         if not record.offered or not await storage_daemon.is_offered(self._monitors, target, record):
             raise Retry(f"{waits}: the replica in zone {target.name} does not take them")
         self._instep.note(target, record)
@@ -171,7 +173,7 @@ class Fences:
         async with self._monitors.session(socket) as session:
             running = await _running(session)
         if running and order.asked_at is not None and self._clock() - order.asked_at < _SHUTDOWN:
-            raise Retry(f"server {server.server_id} is still shutting down: it is started when it is down")
+            raise Underway(f"server {server.server_id} is still shutting down: it is started when it is down")
         await self._monitors.run(socket, "set-action", {"shutdown": "poweroff"})
         if running:
             return

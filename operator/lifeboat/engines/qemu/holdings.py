@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lifeboat import line
-from lifeboat.engines.contract import Retry
+from lifeboat.engines.contract import Underway
 from lifeboat.engines.qemu import files, processes, storage_daemon
 from lifeboat.engines.qemu.records import ReplicaRecord, layer_file
 from lifeboat.engines.qemu.zones import Zone
@@ -62,7 +62,7 @@ async def look(target: Zone, record: ReplicaRecord) -> Sequence[Path] | None:
     """The fingerprints of every disk, None where nobody has begun to read them.
 
     Raises:
-        Retry: they are being read.
+        Underway: they are being read.
         Unreadable: they cannot be.
     """
     paths = _paths(target, record)
@@ -72,7 +72,7 @@ async def look(target: Zone, record: ReplicaRecord) -> Sequence[Path] | None:
     deadline = asyncio.get_running_loop().time() + _PATIENCE
     while processes.find(folder / PID) is not None:
         if asyncio.get_running_loop().time() > deadline:
-            raise Retry("the disks of the original are being read, so that only what differs is copied")
+            raise Underway("the disks of the original are being read, so that only what differs is copied")
         await asyncio.sleep(0.02)
     if all(path.exists() for path in paths):
         return paths

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lifeboat.engines.contract import Refused, Retry
+from lifeboat.engines.contract import Refused, Retry, Underway
 from lifeboat.engines.facts import MachineState
 from lifeboat.engines.simulated import power, replication
 from lifeboat.engines.simulated.state import Model, Track
@@ -31,7 +31,7 @@ def fence(model: Model, track: Track, verb: Fence) -> None:
     if verb.orderly:
         power.shut_down(model, source)
         if not source.down:
-            raise Retry(f"{source.user} is shutting down")
+            raise Underway(f"{source.user} is shutting down")
         if why := replication.undrained(track, source):
             raise Retry(f"{source.user} is down and waits for its last writes to be copied: {why}")
         source.drained = True
