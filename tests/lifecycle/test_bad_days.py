@@ -118,13 +118,17 @@ def test_a_retry_that_fails_does_not_hide_what_an_interruption_means() -> None:
     cluster.run(timedelta(seconds=5))
     view = cluster.view()
     assert view is not None
-    for stalled, reason in ((False, reasons.INTERRUPTED), (True, reasons.ENGINE_ERROR)):
-        trouble = Notice(reasons.ENGINE_ERROR, "no answer", stalled=stalled)
+    for trouble, reason in (
+        (Notice(reasons.ENGINE_ERROR, "no answer", stalled=False), reasons.INTERRUPTED),
+        (Notice(reasons.NO_SPACE, "there is no room", stalled=False), reasons.NO_SPACE),
+        (Notice(reasons.ENGINE_ERROR, "no answer", stalled=True), reasons.ENGINE_ERROR),
+    ):
         said = report(replace(view, troubles={view.subject: trouble}), decide(view)).statuses[view.subject]
         ready = next(each for each in said["conditions"] if each["type"] == "Ready")
         assert said["phase"] == "Interrupted"
         assert ready["reason"] == reason
-        assert ("goes on unharmed" in ready["message"]) is not stalled
+        assert ("goes on unharmed" in ready["message"]) is not trouble.stalled
+        assert (trouble.message in ready["message"]) is (reason == trouble.reason)
 
 
 def test_an_interruption_that_is_over_within_one_look_is_told() -> None:

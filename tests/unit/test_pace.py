@@ -78,7 +78,7 @@ def test_a_resync_after_a_quiet_time_is_tried_at_once() -> None:
         (Unreachable("zone zone-a does not answer"), "zone zone-a does not answer; it is tried again"),
         (
             NoSpace("the disk of zone zone-b is full"),
-            "the disk of zone zone-b is full; make room there, it is tried again",
+            "the disk of zone zone-b is full; make room there, and it goes on",
         ),
         (Underway("server web-1 is shutting down"), "server web-1 is shutting down"),
         (TimeoutError(), "the engine did not answer in time; it is tried again"),

@@ -95,7 +95,7 @@ def trouble_of(error: Exception) -> Notice:
         case Underway():
             return Notice(reasons.IN_PROGRESS, str(error), stalled=False)
         case NoSpace():
-            return Notice(reasons.NO_SPACE, f"{error}; make room there, it is tried again", stalled=False)
+            return Notice(reasons.NO_SPACE, f"{error}; make room there, and it goes on", stalled=False)
         case Unreachable():
             return Notice(reasons.SITE_SILENT, _tried_again(error), stalled=False)
         case EngineError():

@@ -136,8 +136,8 @@ def _readiness(view: View, plan: Plan, ledger: Ledger, phase: Phase) -> dict[str
             return readiness(ready=True, notice=notice, reason=reasons.SERVED_FROM_RECOVERY, message=message)
         case Phase.INTERRUPTED | Phase.REVERSE_INTERRUPTED:
             # That a retry failed is no news while the copy is retried; what that means for the server is.
-            retried = notice is not None and notice.reason == reasons.ENGINE_ERROR and not notice.stalled
-            told = _interrupted(view) if notice is None or retried else notice
+            retried = notice is None or (notice.reason in _RETRIED and not notice.stalled)
+            told = _interrupted(view, notice) if retried else notice
             return readiness(ready=False, notice=told, reason="", message="")
         case Phase.FULL_SYNC | Phase.REVERSE_FULL_SYNC if ledger.full_copy_reason:
             message = f"all data is being copied: {ledger.full_copy_reason}"
@@ -149,10 +149,16 @@ def _readiness(view: View, plan: Plan, ledger: Ledger, phase: Phase) -> dict[str
             return readiness(ready=False, notice=notice, reason=reason, message=message)
 
 
-def _interrupted(view: View) -> Notice:
+_RETRIED = (reasons.ENGINE_ERROR, reasons.NO_SPACE, reasons.IN_PROGRESS)
+
+
+def _interrupted(view: View, trouble: Notice | None) -> Notice:
     """What was interrupted, what becomes of the server and of the copy, and what a person may do."""
     replica = known(view.way.replica)
     why = replica.reason if replica and replica.reason else "the copy does not proceed"
+    full = trouble is not None and trouble.reason == reasons.NO_SPACE
+    if trouble is not None and full:
+        why += f"; {trouble.message}"
     # On the way back there is nothing to fail over to: what is whole is at the site that the server is copied from.
     forward = view.direction is ledgers.Direction.FORWARD
     match view.way.source:
@@ -165,7 +171,7 @@ def _interrupted(view: View) -> Notice:
             then = "The copy is retried once the site answers"
             then += "; if the site is lost, create a Failover" if forward else ""
     message = f"replication is interrupted: {why}. {then}; recovery points are kept"
-    return Notice(reasons.INTERRUPTED, message, stalled=False)
+    return Notice(reasons.NO_SPACE if full else reasons.INTERRUPTED, message, stalled=False)
 
 
 def _aspects(view: View, ledger: Ledger, phase: Phase) -> dict[str, State]:
