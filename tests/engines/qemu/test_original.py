@@ -35,7 +35,7 @@ from tests.engines.qemu.relay import Relay
 
 RECOVERED = "failover-1-1"
 REACHED = "127.0.21.19"
-WRITTEN = 48 * MIB
+WRITTEN = 16 * MIB
 """What each disk held before the failover."""
 
 
@@ -238,20 +238,35 @@ def _broken(path: Path) -> None:
 
 
 UNFIT: dict[str, tuple[Callable[[Path], object], str]] = {
-    "raw": (_raw, "disk data of the original is no plain qcow2 image"),
-    "snapshot": (_snapshot, "disk data of the original is no plain qcow2 image"),
-    "backing file": (_standing, "disk data of the original is no plain qcow2 image"),
-    "another size": (_bigger, "disk data of the original has 603979776 bytes, and the recovered server's 536870912"),
-    "hard link": (_hard_link, "disk data of the original is no file of its own"),
-    "symbolic link": (_linked, "disk data of the original is no file of its own"),
-    "gone": (Path.unlink, "disk data of the original is not there any more"),
-    "broken": (_broken, "the original's disks cannot be opened: "),
+    "raw": (_raw, "is no plain qcow2 image"),
+    "snapshot": (_snapshot, "is no plain qcow2 image"),
+    "backing file": (_standing, "is no plain qcow2 image"),
+    "another size": (_bigger, "has 603979776 bytes, and the recovered server's 536870912"),
+    "hard link": (_hard_link, "is no file of its own"),
+    "symbolic link": (_linked, "is no file of its own"),
+    "gone": (Path.unlink, "is not there any more"),
 }
 
 
 @pytest.mark.parametrize("way", UNFIT)
-async def test_all_is_copied_where_the_original_s_disks_cannot_be_written_over(world: World, way: str) -> None:
+async def test_a_disk_that_cannot_be_written_over_as_a_layer_is_told_from_one_that_can(
+    tmp_path: Path, way: str
+) -> None:
     change, why = UNFIT[way]
+    path = tmp_path / "data.qcow2"
+    await run("qemu-img", "create", "-q", "-f", "qcow2", str(path), "512M")
+    assert originals.unfit(path, 512 * MIB) == ""
+    change(path)
+    assert originals.unfit(path, 512 * MIB) == why
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [(_raw, "disk data of the original is no plain qcow2 image"), (_broken, "the original's disks cannot be opened: ")],
+)
+async def test_all_is_copied_where_the_original_s_disks_cannot_be_written_over(
+    world: World, change: Callable[[Path], object], why: str
+) -> None:
     home = await failed_over(world, planned=True)
     change(home.original(1))
     replica = await home.in_step()
@@ -277,17 +292,17 @@ async def test_all_is_copied_where_somebody_has_the_original_s_disks_open(world:
 
 async def test_an_interrupted_copy_goes_on_with_what_differs(world: World) -> None:
     home = await failed_over(world, planned=False)
-    await home.write(0, 5, 40 * MIB, 4 * MIB)
-    await home.copy(limit=16 * MIB)
-    await world.until(lambda: _gone_through(home, 30 * MIB))
+    await home.write(0, 5, 12 * MIB, 4 * MIB)
+    await home.copy(limit=6 * MIB)
+    await world.until(lambda: _gone_through(home, 10 * MIB))
     await processes.kill(world.a / "replicas" / SERVER / storage_daemon.PID)
     await world.reaches(ReplicaState.INTERRUPTED)
     await home.write(1, 6, 2 * MIB, MIB)
-    await home.write(1, 7, 30 * MIB, MIB)
+    await home.write(1, 7, 10 * MIB, MIB)
     with contextlib.suppress(Retry):
         await world.perform(LimitBandwidth(None))
     replica = await home.resumed()
-    assert replica.copied_bytes < 20 * MIB
+    assert replica.copied_bytes < 16 * MIB
     await home.assert_equal()
 
 
@@ -299,9 +314,9 @@ async def _gone_through(home: Home, wanted: int) -> bool:
 async def test_what_the_guest_writes_meanwhile_arrives(world: World) -> None:
     home = await failed_over(world, planned=False)
     chance = random.Random(7)
-    await home.copy(limit=16 * MIB)
+    await home.copy(limit=6 * MIB)
     while (await world.replica()).state is not ReplicaState.SYNCED:
-        disk, offset = chance.randrange(len(DISKS)), chance.randrange(0, 60 * MIB, 512)
+        disk, offset = chance.randrange(len(DISKS)), chance.randrange(0, 20 * MIB, 512)
         # What was there before the failover as well: some of it is the same as what the original holds.
         pattern = chance.choice((1 + disk, 9, chance.randrange(1, 255)))
         await home.write(disk, pattern, offset, chance.choice((512, 4096, 64 << 10, 256 << 10)))

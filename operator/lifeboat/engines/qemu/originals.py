@@ -78,7 +78,7 @@ def _move(original: SiteServer, bases: Mapping[str, tuple[Path, int]]) -> str:
         return "the original has other disks"
     for name, path in disks.items():
         place, size = bases[name]
-        if why := _unfit(path if path.is_symlink() or path.exists() else place, size):
+        if why := unfit(path if path.is_symlink() or path.exists() else place, size):
             return f"disk {name} of the original {why}"
     for name, path in disks.items():
         place = bases[name][0]
@@ -94,7 +94,7 @@ def _move(original: SiteServer, bases: Mapping[str, tuple[Path, int]]) -> str:
     return ""
 
 
-def _unfit(path: Path, size: int) -> str:
+def unfit(path: Path, size: int) -> str:
     """Why an image cannot be written to as a layer of a replica; empty where it can."""
     try:
         status = path.lstat()
