@@ -71,7 +71,7 @@ lint: $(READY)
 
 # What is generated from the models and the lifecycle: the CRDs and the reference.
 crds: $(READY)
-	$(BIN)/python -m lifeboat.api.crd crds
+	$(BIN)/python -m lifeboat.api.crd
 	$(BIN)/python -m lifeboat.reference docs/reference
 
 clean:

@@ -9,11 +9,12 @@ import pytest
 from lifeboat.api import crd
 from lifeboat.api.common import Resource
 
-CRDS = Path(__file__).parent.parent.parent / "crds"
+ROOT = Path(__file__).parent.parent.parent
 
 
-def test_the_committed_files_are_what_the_models_say() -> None:
-    committed = {path.name: path.read_text(encoding="utf-8") for path in CRDS.iterdir()}
+@pytest.mark.parametrize("folder", crd.FOLDERS, ids=str)
+def test_the_committed_files_are_what_the_models_say(folder: Path) -> None:
+    committed = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / folder).iterdir()}
     assert committed == crd.files(), "run python -m lifeboat.api.crd"
 
 

@@ -1,4 +1,4 @@
-"""The CRDs are made from the models, so that a field is defined once: `python -m lifeboat.api.crd [--check] [DIR]`.
+"""The CRDs are made from the models, so that a field is defined once: `python -m lifeboat.api.crd [--check] [DIR …]`.
 
 pydantic's JSON schema is not a structural schema. What differs is translated here: references are put inline, the null
 branch of an optional field goes (optional means absent), `const` becomes `enum`, titles go, and defaults stay only
@@ -25,6 +25,9 @@ from lifeboat.api.sitepair import SitePair
 from lifeboat.api.values import format_duration
 
 KINDS: Final[tuple[type[Resource], ...]] = (SitePair, ProtectedServer, Drill, Failover)
+
+FOLDERS: Final = (Path("crds"), Path("charts/lifeboat/files/crds"))
+"""For kubectl, and for the chart, which can read nothing outside of itself."""
 
 HEADER: Final = "# Generated from the models by `python -m lifeboat.api.crd`; do not edit.\n"
 
@@ -193,22 +196,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the CRDs, or say which files differ; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lifeboat.api.crd", description="Make the CRDs from the models.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file differs")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("crds"), metavar="DIR", help="default: crds")
+    usual = " and ".join(str(folder) for folder in FOLDERS)
+    parser.add_argument("folders", nargs="*", type=Path, default=FOLDERS, metavar="DIR", help=f"default: {usual}")
     chosen = parser.parse_args(arguments)
-    folder: Path = chosen.folder
-    differing = [
-        name
+    differing = {
+        folder / name: text
+        for folder in chosen.folders
         for name, text in files().items()
         if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
-    ]
+    }
     if chosen.check:
-        for name in differing:
-            sys.stderr.write(f"{folder / name} differs from the models: run python -m lifeboat.api.crd\n")
+        for path in differing:
+            sys.stderr.write(f"{path} differs from the models: run python -m lifeboat.api.crd\n")
         return 1 if differing else 0
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in differing:
-        (folder / name).write_text(files()[name], encoding="utf-8")
-        sys.stdout.write(f"wrote {folder / name}\n")
+    for path, text in differing.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        sys.stdout.write(f"wrote {path}\n")
     return 0
 
 
