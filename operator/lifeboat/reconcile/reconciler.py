@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -40,7 +41,7 @@ class Reconciler:
         self._by_key: dict[Key, PairLoop] = {}
         self._loose: set[Key] = set()
         self._awake = asyncio.Event()
-        self._turned = tools.elapsed()
+        self._turned = math.inf  # before it runs nothing is stuck: it may wait long for the API server
         tools.world.listen(self._changed)
 
     @property
