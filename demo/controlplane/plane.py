@@ -30,6 +30,17 @@ START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.05
 STATE_FILE: Final = "controlplane.json"
+ACCOUNT_TOKEN: Final = "8760h"
+AUDIT_POLICY: Final = """\
+# What service accounts ask for, and whether they may: each request by verb and resource, without bodies.
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: Metadata
+    userGroups: [system:serviceaccounts]
+  - level: None
+"""
 
 
 class ControlPlaneError(RuntimeError):
@@ -63,7 +74,7 @@ def etcd_arguments(data: Path, client_port: int, peer_port: int) -> list[str]:
 
 
 def apiserver_arguments(folder: Path, port: int, etcd_port: int) -> list[str]:
-    """Return the arguments of a kube-apiserver with RBAC, token requests and certificates it signs itself."""
+    """Return the arguments of a kube-apiserver with RBAC, an audit log, token requests and certificates of its own."""
     key = folder / "service-account.key"
     return [
         f"--etcd-servers=http://{HOST}:{etcd_port}",
@@ -73,6 +84,10 @@ def apiserver_arguments(folder: Path, port: int, etcd_port: int) -> list[str]:
         f"--cert-dir={folder / 'certificates'}",
         f"--token-auth-file={folder / 'tokens.csv'}",
         "--authorization-mode=RBAC",
+        f"--audit-policy-file={folder / 'audit-policy.yaml'}",
+        f"--audit-log-path={folder / 'audit.log'}",
+        "--audit-log-maxsize=100",
+        "--audit-log-maxbackup=1",
         f"--service-account-key-file={key}",
         f"--service-account-signing-key-file={key}",
         f"--service-account-issuer=https://{HOST}:{port}",
@@ -86,16 +101,16 @@ def apiserver_arguments(folder: Path, port: int, etcd_port: int) -> list[str]:
     ]
 
 
-def kubeconfig(server: str, authority: Path, token: str, namespace: str) -> dict[str, object]:
-    """Return an admin's kubeconfig with one context, `lifeboat`."""
+def kubeconfig(server: str, authority: Path, token: str, namespace: str, user: str = "admin") -> dict[str, object]:
+    """Return a user's kubeconfig with one context, `lifeboat`."""
     cluster = {"server": server, "certificate-authority": str(authority)}
-    context = {"cluster": "lifeboat", "user": "admin", "namespace": namespace}
+    context = {"cluster": "lifeboat", "user": user, "namespace": namespace}
     return {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "lifeboat",
         "clusters": [{"name": "lifeboat", "cluster": cluster}],
-        "users": [{"name": "admin", "user": {"token": token}}],
+        "users": [{"name": user, "user": {"token": token}}],
         "contexts": [{"name": "lifeboat", "context": context}],
     }
 
@@ -112,6 +127,7 @@ class ControlPlane:
     def __init__(self, folder: Path, *, etcd_data: Path | None = None, namespace: str = "default") -> None:
         self.folder = folder.absolute()
         self.kubeconfig = self.folder / "kubeconfig"
+        self.audit_log = self.folder / "audit.log"
         self._etcd_data = (etcd_data or self.folder / "etcd").absolute()
         self._namespace = namespace
         self._state = self._load()
@@ -145,6 +161,7 @@ class ControlPlane:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._etcd_data.mkdir(mode=0o700, parents=True, exist_ok=True)
         token = self._secrets()
+        (self.folder / "audit-policy.yaml").write_text(AUDIT_POLICY)
         ports = {name: _free_port(self._state.ports.get(name)) for name in ("etcd", "etcd-peer", "kube-apiserver")}
         self._state = _State(ports)
         deadline = time.monotonic() + START_SECONDS
@@ -153,10 +170,9 @@ class ControlPlane:
             self._launch("etcd", [str(programs / "etcd"), *etcd])
             apiserver = apiserver_arguments(self.folder, ports["kube-apiserver"], ports["etcd"])
             self._launch("kube-apiserver", [str(programs / "kube-apiserver"), *apiserver])
-            authority = self.folder / "certificates" / "apiserver.crt"
-            config = kubeconfig(self.server, authority, token, self._namespace)
+            config = kubeconfig(self.server, self._authority, token, self._namespace)
             _write_private(self.kubeconfig, yaml.safe_dump(config, sort_keys=False))
-            self._await(lambda: self._answers(authority, token), deadline)
+            self._await(lambda: self._answers(self._authority, token), deadline)
         except BaseException:
             self.stop()
             raise
@@ -186,6 +202,12 @@ class ControlPlane:
             raise ControlPlaneError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
+    def write_account_kubeconfig(self, path: Path, account: str, namespace: str) -> None:
+        """Write a kubeconfig with a token of a ServiceAccount, by which a process speaks as a pod of it would."""
+        token = self.kubectl("create", "token", account, f"--namespace={namespace}", f"--duration={ACCOUNT_TOKEN}")
+        config = kubeconfig(self.server, self._authority, token.strip(), namespace, account)
+        _write_private(path, yaml.safe_dump(config, sort_keys=False))
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -194,6 +216,11 @@ class ControlPlane:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    @property
+    def _authority(self) -> Path:
+        """The certificate that the API server has signed itself."""
+        return self.folder / "certificates" / "apiserver.crt"
 
     def _secrets(self) -> str:
         """Make the admin's token and the service accounts' key, unless a former start did."""
