@@ -11,6 +11,7 @@ from demo import guest
 from demo.cache import BuildError
 from demo.controlplane import binaries
 from demo.controlplane.plane import ControlPlaneError
+from demo.helm import HelmError, program
 from demo.story import tell_story
 from demo.world import World, WorldError
 
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         match chosen.what:
             case "prepare":
                 binaries()
+                program()
                 for flavour in guest.FLAVOURS:
                     guest.build(flavour)
             case "up":
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 World(chosen.folder).down()
             case _:
                 tell_story(chosen.folder / "story")
-    except (BuildError, ControlPlaneError, WorldError) as error:
+    except (BuildError, ControlPlaneError, HelmError, WorldError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -27,12 +27,14 @@ import psutil
 
 from demo import guest
 from demo.controlplane import ControlPlane, binaries
+from demo.helm import CHART, helm, program
 from lifeboat.api import crd
 from lifeboat.engines.qemu import processes
 
 HERE: Final = Path(__file__).parent
 MANIFESTS: Final = HERE / "manifests"
 NAMESPACE: Final = "demo"
+RELEASE: Final = "lifeboat"
 STOP_SECONDS: Final = 15.0
 
 
@@ -54,6 +56,8 @@ class World:
         self.folder = self.folder.absolute()
         self.zones = self.folder / "zones"
         self.kubeconfig = self.folder / "kubeconfig"
+        self.operator_kubeconfig = self.folder / "operator.kubeconfig"
+        self._operator_arguments = self.folder / "operator.json"
         self.control_plane = ControlPlane(self.folder / "controlplane", namespace=NAMESPACE)
 
     # --- Up and down ---
@@ -66,7 +70,8 @@ class World:
         shutil.copyfile(self.control_plane.kubeconfig, self.kubeconfig)
         self.kubeconfig.chmod(0o600)
         self._programs()
-        self.install_crds()
+        tell("chart: definitions, rights and settings of the operator")
+        self.install_chart()
         tell(f"zones: zone-a with {', '.join(self.servers)}; zone-b to recover in")
         self.lay_zones()
         for server in self.servers:
@@ -102,13 +107,17 @@ class World:
         """Make the disks of a server in a folder: the example's are those of a database."""
         guest.copy_disks(guest.build("postgres"), folder)
 
-    def install_crds(self) -> None:
-        """Apply the CRDs as the models generate them, and wait until they are served."""
-        folder = self.folder / "crds"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in crd.files().items():
-            (folder / name).write_text(text, encoding="utf-8")
-        self.kubectl("apply", "--server-side", "-f", str(folder))
+    def install_chart(self) -> None:
+        """Install the chart as on a cluster, and wait until the four kinds are served.
+
+        There is nobody here who starts pods. So the operator is started beside it: with the arguments of the pod, and
+        with a token of its ServiceAccount, so that it may do what the chart grants and nothing else.
+        """
+        options = ["--namespace", NAMESPACE, "--set", "logFormat=text"]
+        helm("upgrade", "--install", RELEASE, str(CHART), *options, kubeconfig=self.kubeconfig)
+        self.control_plane.write_account_kubeconfig(self.operator_kubeconfig, RELEASE, NAMESPACE)
+        [container] = self.get("deployment", RELEASE)["spec"]["template"]["spec"]["containers"]
+        self._operator_arguments.write_text(json.dumps(container["args"]), encoding="utf-8")
         names = [f"{kind.PLURAL}.lifeboat.dev" for kind in crd.KINDS]
         # `kubectl wait` gives up on an object whose conditions are not there yet, as those of a new one.
         deadline = time.monotonic() + 60.0
@@ -118,11 +127,12 @@ class World:
             time.sleep(0.1)
 
     def _programs(self) -> None:
-        """Links to kubectl and lifeboat in one folder, to put on the PATH."""
+        """Links to kubectl, helm and lifeboat in one folder, to put on the PATH."""
         programs = self.folder / "bin"
         programs.mkdir(parents=True, exist_ok=True)
         for name, target in (
             ("kubectl", binaries() / "kubectl"),
+            ("helm", program()),
             ("lifeboat", Path(sys.executable).parent / "lifeboat"),
         ):
             link = programs / name
@@ -176,9 +186,9 @@ class World:
         if (running := _noted(pid_file)) is not None:
             return running
         port = _free_port()
-        command = [sys.executable, "-m", "lifeboat", "operator", "--zones", str(self.zones)]
-        command += ["--kubeconfig", str(self.kubeconfig), "--http", f"127.0.0.1:{port}"]
-        command += ["--lease-namespace", NAMESPACE, *self.extra]
+        arguments = json.loads(self._operator_arguments.read_text(encoding="utf-8"))
+        command = [sys.executable, "-m", "lifeboat", *arguments, "--kubeconfig", str(self.operator_kubeconfig)]
+        command += ["--zones", str(self.zones), "--http", f"127.0.0.1:{port}", *self.extra]
         with (self.folder / f"{name}.log").open("ab") as log:
             child = subprocess.Popen(
                 command,

@@ -14,7 +14,8 @@ import pytest
 
 from demo import guest
 from demo.guest import blank_disk, copy_disks
-from demo.world import World
+from demo.world import NAMESPACE, RELEASE, World
+from tests import rights
 
 HERE = Path(__file__).parent
 GIB = 1 << 30
@@ -58,7 +59,10 @@ class RealWorld(World):
 
 @pytest.fixture(scope="package")
 def world() -> Iterator[RealWorld]:
-    """A world with both servers running and the pair applied; taken down whatever happens."""
+    """A world with both servers running and the pair applied; taken down whatever happens.
+
+    Its operator may do what the chart grants, and at the end nothing that it asked for was refused.
+    """
     folder = Path(tempfile.mkdtemp(prefix="lifeboat-e2e-"))
     made = RealWorld(folder, zones_from=HERE / "zones", servers=("web", "late"), extra=("--log-level", "DEBUG"))
     try:
@@ -66,6 +70,9 @@ def world() -> Iterator[RealWorld]:
         made.apply(PAIR)
         made.kubectl("wait", "--for=condition=Ready", "sp/a-to-b", "--timeout=60s")
         yield made
+        asked = rights.requests(made.control_plane.audit_log, RELEASE, NAMESPACE)
+        assert rights.refused(asked) == set()
+        assert {("sitepairs", "watch"), ("failovers/status", "patch")} <= {(each.resource, each.verb) for each in asked}
     finally:
         made.down()
         shutil.rmtree(folder, ignore_errors=True)
