@@ -10,7 +10,7 @@ WORKERS ?= $(if $(filter 0,$(shell id -u)),2,0)
 LOCKS := requirements.lock requirements-build.lock requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo image sbom test test-image test-unit test-engines test-argocd test-faults soak lint up down crds clean
+.PHONY: demo image sbom test test-image test-unit test-engines test-chart test-argocd test-faults soak lint up down crds clean
 
 # The whole story on this machine: protect, replicate, drill, lose a zone, fail over, commit, and go home.
 demo: $(READY)
@@ -35,6 +35,10 @@ test-unit: $(READY)
 
 test-engines: $(READY)
 	$(PYTEST) tests/engines
+
+# The chart: linted, rendered, judged by a real API server, installed, upgraded and uninstalled by the real Helm.
+test-chart: $(READY)
+	$(PYTEST) tests/chart
 
 # A real Argo CD syncs from a git repository. Its build takes some minutes, the first time.
 test-argocd: $(READY)

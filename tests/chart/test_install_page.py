@@ -1,0 +1,116 @@
+"""The page about installing is gone through, command by command as they stand there, with the real Helm and kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from demo.controlplane import ControlPlane, binaries
+from demo.helm import CHART, program
+
+ROOT = CHART.parent.parent
+PAGE = ROOT / "docs" / "how-to" / "install.md"
+BLOCK = re.compile(r"^```(sh|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+IN_A_POD = " exec "
+"""Nobody starts pods here; tests/image does in the image what these do."""
+
+
+class Reader:
+    """Somebody who follows the page on a machine with a checkout, Helm, kubectl and a cluster."""
+
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        self.plane = plane
+        self.folder = folder
+        programs = folder / "bin"
+        programs.mkdir()
+        (programs / "helm").symlink_to(program())
+        (programs / "kubectl").symlink_to(binaries() / "kubectl")
+        for each in ("charts", "crds", "demo"):
+            (folder / each).symlink_to(ROOT / each)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HELM_", "KUBE"))}
+        self._environment = {
+            **kept,
+            "HOME": str(folder),
+            "KUBECONFIG": str(plane.kubeconfig),
+            "PATH": f"{programs}:{kept['PATH']}",
+        }
+
+    def types(self, block: str) -> str:
+        """Type a block of commands; the first that fails ends it."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],
+            cwd=self.folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def saves(self, block: str) -> None:
+        """Save a file that begins with its name."""
+        name = block.partition("\n")[0].removeprefix("# ")
+        (self.folder / name).write_text(block, encoding="utf-8")
+
+    def deploys(self) -> None:
+        """Say of each Deployment that its pods run, as the cluster would once they do."""
+        for each in json.loads(self.plane.kubectl("get", "deploy", "--all-namespaces", "--output=json"))["items"]:
+            wanted = each["spec"]["replicas"]
+            counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), wanted)
+            status = {"observedGeneration": each["metadata"]["generation"], **counts}
+            name, namespace = each["metadata"]["name"], each["metadata"]["namespace"]
+            options = ["--subresource=status", "--type=merge", f"--patch={json.dumps({'status': status})}"]
+            self.plane.kubectl("patch", "deploy", name, f"--namespace={namespace}", *options)
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    with ControlPlane(tmp_path / "controlplane") as plane:
+        plane.kubectl("apply", "-f", str(Path(__file__).parent / "prometheus-operator-crds.yaml"))
+        plane.kubectl("wait", "--for=create", "crd/servicemonitors.monitoring.coreos.com", "--timeout=30s")
+        yield Reader(plane, tmp_path)
+
+
+def answer(said: list[tuple[str, str]], words: str) -> str:
+    """What the first block with these words printed."""
+    return next(answer for block, answer in said if words in block)
+
+
+def test_every_command_on_the_page_does_what_it_says(reader: Reader) -> None:
+    said, left_out = [], []
+    for language, block in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
+        if language == "yaml":
+            reader.saves(block)
+        elif IN_A_POD in block:
+            left_out.append(block)
+        else:
+            said.append((block, reader.types(block)))
+            reader.deploys()
+    assert len(left_out) == 1
+    assert 'deployment "lifeboat" successfully rolled out' in answer(said, "rollout status")
+    assert answer(said, "can-i").endswith("yes\n")
+    assert "Rollback was a success" in answer(said, "helm history")
+    assert "sitepairs.lifeboat.dev" in answer(said, "helm uninstall")
+    assert "FOR EVALUATION ONLY" in answer(said, "examples/evaluation.yaml")
+    assert "orders-db" in answer(said, "demo/manifests")
+
+
+def test_every_value_on_the_page_is_one_of_the_chart() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    named = re.findall(r"`([a-zA-Z.]+)`", "".join(re.findall(r"^\| `.*?\|", PAGE.read_text("utf-8"), re.MULTILINE)))
+    assert len(named) > 30
+    for path in named:
+        found = values
+        for part in path.split("."):
+            assert part in found, path
+            found = found[part]
