@@ -101,7 +101,7 @@ class Replicas:
             return
         needed, free = _wanted(source, record, seen) + _LEFT_FREE, target.free_bytes(use_ssd=record.ssd)
         if needed > free:
-            raise NoSpace(f"what changed needs {needed} bytes, and the disk of zone {target.name} has {free} left")
+            raise NoSpace(f"the disk of zone {target.name} is full: what changed needs {needed} bytes, {free} are left")
         await lines.end(folder)
         if record.offered or not offered:
             # Whatever still hangs between the zones of the line that broke ends with the daemon that it led to.

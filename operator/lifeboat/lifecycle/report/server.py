@@ -158,7 +158,7 @@ def _interrupted(view: View, trouble: Notice | None) -> Notice:
     why = replica.reason if replica and replica.reason else "the copy does not proceed"
     full = trouble is not None and trouble.reason == reasons.NO_SPACE
     if trouble is not None and full:
-        why += f"; {trouble.message}"
+        why = trouble.message
     # On the way back there is nothing to fail over to: what is whole is at the site that the server is copied from.
     forward = view.direction is ledgers.Direction.FORWARD
     match view.way.source:
