@@ -106,7 +106,9 @@ class FaultWorld(Places):
             state = f"{pid} is {psutil.Process(pid).status()}"
         with self.operator_log.open("rb") as log:
             log.seek(self._log_began)
-            return f"process {state}, held: {self._held}\n{log.read().decode('utf-8', 'replace')}"
+            free = shutil.disk_usage(self.filler.parent).free >> 20
+            said = log.read().decode("utf-8", "replace")
+        return f"process {state}, held: {self._held}, {free} MiB free in zone-b\n{said}"
 
     def told(self, kind: str | None = None) -> list[Told]:
         """What was told since the cell began."""

@@ -80,6 +80,8 @@ WORDS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
 RUNS_AHEAD: Final = {
     ("StoppingReplication", fault) for fault in ("replica-killed", "link-cut", "disk-full", "zone-a-silent")
 }
+# Where the server itself is on the disk that is full: it stands still until there is room.
+STANDS_STILL: Final = {(row, "disk-full") for row in ("AwaitingCommit", "Committing", "Committed")}
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,12 @@ class Cell:
     def runs_ahead(self) -> bool:
         """Whether the source acknowledges what cannot reach the replica any more."""
         return (self.row.name, self.fault.name) in RUNS_AHEAD
+
+    @property
+    def stops_serving(self) -> bool:
+        """Whether the server acknowledges nothing while the fault lasts, or moves meanwhile."""
+        still = (self.row.name, self.fault.name) in STANDS_STILL
+        return still or self.fault.stops_source or self.row.moves
 
     @property
     def words(self) -> tuple[str, ...]:

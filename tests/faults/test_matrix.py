@@ -71,7 +71,7 @@ def _suffers(cell: Cell, world: FaultWorld, figures: Figures) -> None:
         figures.interrupted = next(each.at for each in told if each.phase in INTERRUPTED) - began
         # A disk that is full is noticed when something is written that needs room.
         assert figures.interrupted < INTERRUPTED_SECONDS or cell.fault.name == "disk-full"
-    if not (cell.fault.stops_source or cell.row.moves):
+    if not cell.stops_serving:
         assert world.writer.stall < STALL_SECONDS
     impossible = [f"{a} to {b}" for a, b in _phases(world, began) if not _may_follow(a, b)]
     assert impossible == []

@@ -97,7 +97,7 @@ class Rows:
         deadline = time.monotonic() + seconds
         while True:
             due = self.due(place.disks)
-            found = _get(place.host, "/cgi-bin/rows", 10.0)
+            found = _rows(place.host, due)
             if found is not None:
                 break
             if time.monotonic() > deadline or self._end.is_set():
@@ -105,15 +105,15 @@ class Rows:
             time.sleep(0.5)
         if self.place() != place:
             return True  # it has moved on meanwhile: whose rows these are is not certain
-        self._judge(due, {int(number) for number in found.split()}, f"{place.host} ({place.machine})")
+        self._judge(due, found, f"{place.host} ({place.machine})")
         return True
 
     def verify_drill(self, host: str, attempt: Attempt, copied: Place) -> None:
         """Compare what a drill's server has with what its point owes."""
         due = self.due(copied.disks, attempt.point_time)
-        found = _get(host, "/cgi-bin/rows", 10.0)
+        found = _rows(host, due)
         if found is not None:
-            self._judge(due, {int(number) for number in found.split()}, f"a drill from {attempt.point}")
+            self._judge(due, found, f"a drill from {attempt.point}")
             self._book.count("drills compared")
 
     def due(self, disks: str, until: datetime | None = None) -> set[int]:
@@ -172,6 +172,23 @@ class Rows:
         now = self.place()
         if now == place or (now is None and took < CERTAIN_SECONDS):
             self.rows.append(Row(self._number, place.disks, at))
+
+
+def _rows(host: str, due: set[int]) -> set[int] | None:
+    """The rows that a server has, None where it does not answer.
+
+    One that is stopped in the middle of its answer leaves it short, and nothing in the answer tells. So where something
+    seems to be missing it is asked once more.
+    """
+    found: set[int] | None = None
+    for _ in range(2):
+        answer = _get(host, "/cgi-bin/rows", 10.0)
+        if answer is None:
+            return None
+        found = {int(number) for number in answer.split()}
+        if due <= found:
+            break
+    return found
 
 
 def _get(host: str, path: str, seconds: float) -> str | None:
