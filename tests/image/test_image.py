@@ -5,12 +5,9 @@ It takes minutes, so it is a run of its own: `make test-image`.
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,53 +17,12 @@ from kubernetes import client
 
 from demo.cache import run
 from demo.controlplane import ControlPlane
-from demo.packages import ensure
 from image import build
 from tests.conftest import connect
+from tests.image.containers import STATE, command, page
 from tests.observability.prometheus import free_port
 
 pytestmark = pytest.mark.timeout(1800)
-STATE = "var/lib/lifeboat"
-
-
-@pytest.fixture(scope="module")
-def tag() -> str:
-    ensure(build.REQUIREMENTS)
-    return build.build(os.environ.get("BASE") or None)
-
-
-@pytest.fixture(scope="module")
-def settings(tag: str) -> dict[str, Any]:
-    """What the image says about how it is run."""
-    found: dict[str, Any] = json.loads(run(build.buildah("inspect", "--type", "image", tag)))["OCIv1"]["config"]
-    return found
-
-
-@pytest.fixture(scope="module")
-def root(tag: str) -> Iterator[Path]:
-    """The image's files, mounted."""
-    container = run(build.buildah("from", "--pull-never", tag)).strip()
-    try:
-        yield Path(run(build.buildah("mount", container)).strip())
-    finally:
-        run(build.buildah("rm", container))
-
-
-def command(root: Path, settings: dict[str, Any], state: Path, *arguments: str) -> list[str]:
-    """Start something in the image: what it may write on is `state` alone. The process becomes it."""
-    inside = shlex.quote(str(root))
-    user, _, group = settings["User"].partition(":")
-    nobody = ["setpriv", "--reuid", user, "--regid", group, "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
-    become = shlex.join([*nobody, "--inh-caps=-all", "env", "-i", *settings["Env"], *arguments])
-    script = f"""
-        mount --bind {inside} {inside}
-        mount --options remount,bind,ro {inside}
-        mount --types proc proc {inside}/proc
-        mount --rbind /dev {inside}/dev
-        mount --bind {shlex.quote(str(state))} {inside}/{STATE}
-        exec chroot {inside} {become}
-    """
-    return ["unshare", "--mount", "sh", "-euc", script]
 
 
 def test_it_says_what_it_is_and_runs_as_nobody(settings: dict[str, Any]) -> None:
@@ -85,9 +41,9 @@ def test_it_has_what_the_engine_needs_and_nothing_that_builds(
 ) -> None:
     tmp_path.chmod(0o755)
     for program in ("qemu-system-x86_64", "qemu-img", "qemu-storage-daemon"):
-        said = run(command(root, settings, tmp_path, program, "--version"))
+        said = run(command(root, settings, {STATE: tmp_path}, program, "--version"))
         assert "version" in said
-    assert "lifeboat" in run(command(root, settings, tmp_path, "lifeboat", "--help"))
+    assert "lifeboat" in run(command(root, settings, {STATE: tmp_path}, "lifeboat", "--help"))
     path = next(each for each in settings["Env"] if each.startswith("PATH=")).removeprefix("PATH=")
     folders = os.pathsep.join(str(root) + folder for folder in path.split(os.pathsep))
     assert [name for name in ("gcc", "cc", "make", "pip", "pip3", "git") if shutil.which(name, path=folders)] == []
@@ -107,13 +63,15 @@ def test_it_runs_against_a_real_api_server(
     config = yaml.safe_load(control_plane.kubeconfig.read_text(encoding="utf-8"))
     authority = Path(config["clusters"][0]["cluster"]["certificate-authority"])
     shutil.copy(authority, tmp_path / "ca.crt")
-    config["clusters"][0]["cluster"]["certificate-authority"] = f"/{STATE}/ca.crt"
+    config["clusters"][0]["cluster"]["certificate-authority"] = f"{STATE}/ca.crt"
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config), encoding="utf-8")
     for each in ("ca.crt", "kubeconfig"):
         (tmp_path / each).chmod(0o644)
     arguments = [*settings["Entrypoint"], *settings["Cmd"], "--http", f"127.0.0.1:{port}", "--log-format", "json"]
-    arguments += ["--kubeconfig", f"/{STATE}/kubeconfig", "--namespace", namespace, "--lease-namespace", namespace]
-    process = subprocess.Popen(command(root, settings, tmp_path, *arguments), stderr=subprocess.PIPE, text=True)
+    arguments += ["--kubeconfig", f"{STATE}/kubeconfig", "--namespace", namespace, "--lease-namespace", namespace]
+    process = subprocess.Popen(
+        command(root, settings, {STATE: tmp_path}, *arguments), stderr=subprocess.PIPE, text=True
+    )
     try:
         deadline = time.monotonic() + 60
         while page(port, "/readyz") != "ok\n" or "lifeboat_leader 1.0" not in page(port, "/metrics"):
@@ -133,12 +91,3 @@ def test_it_runs_against_a_real_api_server(
         process.wait(30)
     assert process.returncode == 0, said
     assert "acting" in {json.loads(line)["message"] for line in said.splitlines()}
-
-
-def page(port: int, path: str) -> str:
-    """What the operator answers; nothing while it does not."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return str(answer.read().decode())
-    except OSError:
-        return ""
