@@ -114,6 +114,7 @@ class World:
         with a token of its ServiceAccount, so that it may do what the chart grants and nothing else.
         """
         options = ["--namespace", NAMESPACE, "--set", "logFormat=text"]
+        options += ["--take-ownership", "--force-conflicts"]  # kubectl may have applied the definitions before
         helm("upgrade", "--install", RELEASE, str(CHART), *options, kubeconfig=self.kubeconfig)
         self.control_plane.write_account_kubeconfig(self.operator_kubeconfig, RELEASE, NAMESPACE)
         [container] = self.get("deployment", RELEASE)["spec"]["template"]["spec"]["containers"]

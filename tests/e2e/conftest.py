@@ -72,7 +72,7 @@ def world() -> Iterator[RealWorld]:
         yield made
         asked = rights.requests(made.control_plane.audit_log, RELEASE, NAMESPACE)
         assert rights.refused(asked) == set()
-        assert {("sitepairs", "watch"), ("failovers/status", "patch")} <= {(each.resource, each.verb) for each in asked}
+        assert ("sitepairs/status", "patch") in {(each.resource, each.verb) for each in asked}
     finally:
         made.down()
         shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from demo.world import phase_is, ready
+from demo.world import NAMESPACE, RELEASE, phase_is, ready
+from tests import rights
 from tests.e2e.conftest import ARCHIVE_BYTES, ARCHIVE_USED, PAIR, SERVER, RealWorld, Site
 from tests.e2e.rebuilding import rebuild_and_compare, serving
 
@@ -295,6 +296,15 @@ def test_commit_frees_replica_and_points_and_the_server_is_independent(world: Re
 def test_a_committed_failover_cannot_be_taken_back(world: RealWorld) -> None:
     with pytest.raises(Exception, match=r"spec\.commit cannot be taken back"):
         world.patch("fo", "disaster", {"commit": False})
+
+
+def test_the_operator_needed_what_the_chart_grants_on_this_road(world: RealWorld) -> None:
+    asked = rights.requests(world.control_plane.audit_log, RELEASE, NAMESPACE)
+    granted = rights.granted(world.control_plane, RELEASE, NAMESPACE)
+    assert rights.refused(asked) == set()
+    rest = {(right.resource, right.verb) for right in rights.unused(granted, asked)}
+    # Scripts in ConfigMaps, and a second look at what somebody else has changed: tests/chart shows what needs them.
+    assert rest <= {(each, "get") for each in ("configmaps", "sitepairs", "protectedservers", "drills", "failovers")}
 
 
 def _events(described: str) -> str:
