@@ -1,7 +1,10 @@
 """The documentation says what is: generated pages are fresh, links lead somewhere, and what is shown can be applied."""
 
 import inspect
+import itertools
+import json
 import re
+import shlex
 import textwrap
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -12,13 +15,14 @@ import pytest
 import yaml
 
 from demo.packages import REQUIREMENTS
-from lifeboat import reference, settings
+from lifeboat import cli, reference, settings
 from lifeboat.api import crd, names
 from lifeboat.api.common import Resource
 from lifeboat.api.protectedserver import ProtectedServerPhase
 from lifeboat.engines.qemu.inventory import load
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.phases import TRANSITIONS
+from tests.lifecycle import picture
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
@@ -28,6 +32,12 @@ KINDS: dict[str, type[Resource]] = {kind.__name__: kind for kind in crd.KINDS}
 
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
+CODE = re.compile(r"`([^`\n]+)`")
+RESOURCES = {
+    "events", "configmap", "lease", "crd", names.CATEGORY,
+    *(name for kind in KINDS.values() for name in (kind.__name__.lower(), kind.PLURAL, kind.SHORT_NAME)),
+}  # fmt: skip
+TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def relative(path: Path) -> str:
@@ -48,6 +58,24 @@ def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands(page: Path, program: str) -> Iterator[list[str]]:
+    """The commands of that program which the page tells to type, in blocks and in lines, as lists of words."""
+    text = page.read_text(encoding="utf-8")
+    shown = [found for _, found in FENCE.findall(text)] + CODE.findall(prose(page))
+    for each in "\n".join(shown).replace("\\\n", " ").splitlines():
+        # A pipe, a list of commands: this one and no further.
+        words = shlex.split(re.split(r" && | \| |; ", each.strip())[0], comments=True) if program in each else []
+        if words and words[0] == program:
+            yield words[1:]
+
+
+def schema_of(resource: str) -> dict[str, Any]:
+    """The schema of the spec of what kubectl calls a resource."""
+    kind = next(k for k in KINDS.values() if resource in {k.__name__.lower(), k.PLURAL, k.SHORT_NAME})
+    schema: dict[str, Any] = crd.definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return schema
 
 
 def objects_of(text: str) -> Iterator[dict[str, Any]]:
@@ -156,6 +184,48 @@ def test_every_object_on_a_page_can_be_applied(page: Path) -> None:
             assert_can_be_applied(each)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_every_command_on_a_page_can_be_typed(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in commands(page, "make"):
+        assert [word for word in words if "=" not in word and word not in TARGETS] == []
+    for words in commands(page, "lifeboat"):
+        try:
+            # A command that is named only, without what it needs, has to be there.
+            cli.parser().parse_args(words if len(words) > 1 else [*words, "--help"])
+        except SystemExit as ended:
+            if ended.code:
+                pytest.fail(f"lifeboat {shlex.join(words)}: {capsys.readouterr().err}")
+    for words in commands(page, "kubectl"):
+        assert_kubectl_takes(words)
+
+
+def assert_kubectl_takes(words: list[str]) -> None:
+    """What it is about exists: the kinds, the files, and each field of a patch."""
+    verb, *rest = words[2:] if words[0] == "-n" else words
+    for option, file in itertools.pairwise(words):
+        assert option not in {"-f", "--patch-file"} or (ROOT / file).exists(), file
+    if verb in {"apply", "rollout"}:
+        return
+    assert verb in {"get", "describe", "patch", "delete", "annotate", "wait", "explain"}, verb
+    about = [word for word in rest if not word.startswith("-")]
+    for resource in re.split(r"[/.]", about[0])[0].split(",") if about else ():
+        assert resource in RESOURCES, resource
+    if verb == "patch" and "-p" in rest:
+        patch = json.loads(rest[rest.index("-p") + 1])
+        assert "--type=merge" in rest
+        assert not list(unknown_fields(patch, schema_of(about[0]), about[0]))
+
+
+def test_a_command_that_cannot_be_typed_would_be_found() -> None:
+    for bad in (
+        ["get", "protectedservices"],
+        ["patch", "fo", "x", "--type=merge", "-p", '{"spec":{"commited":true}}'],
+        ["apply", "-f", "demo/manifests/9-nothing.yaml"],
+    ):
+        with pytest.raises(AssertionError):
+            assert_kubectl_takes(bad)
+
+
 def test_the_pages_show_each_kind() -> None:
     shown = {each["kind"] for page in PAGES for text in blocks(page, "yaml") for each in objects_of(text)}
     assert shown == set(KINDS)
@@ -195,6 +265,11 @@ def test_the_picture_of_the_phases_is_true() -> None:
         assert ProtectedServerPhase(after) in TRANSITIONS[ProtectedServerPhase(before)], (before, after)
     shown = {phase for arrow in arrows for phase in arrow}
     assert shown == {phase.value for phase in TRANSITIONS}
+
+
+def test_the_picture_of_every_transition_is_drawn_from_the_table() -> None:
+    page = picture.PAGE.read_text(encoding="utf-8")
+    assert page == picture.drawn(page), "run python -m tests.lifecycle.picture"
 
 
 def test_the_readme_names_what_has_to_be_installed() -> None:
