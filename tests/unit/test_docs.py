@@ -34,7 +34,7 @@ FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 RESOURCES = {
-    "events", "configmap", "lease", "crd", names.CATEGORY,
+    "events", "configmap", "lease", "crd", "pvc", names.CATEGORY,
     *(name for kind in KINDS.values() for name in (kind.__name__.lower(), kind.PLURAL, kind.SHORT_NAME)),
 }  # fmt: skip
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
@@ -204,7 +204,7 @@ def assert_kubectl_takes(words: list[str]) -> None:
     verb, *rest = words[2:] if words[0] == "-n" else words
     for option, file in itertools.pairwise(words):
         assert option not in {"-f", "--patch-file"} or (ROOT / file).exists(), file
-    if verb in {"apply", "rollout"}:
+    if verb in {"apply", "rollout", "create", "auth", "exec"}:
         return
     assert verb in {"get", "describe", "patch", "delete", "annotate", "wait", "explain"}, verb
     about = [word for word in rest if not word.startswith("-")]
