@@ -223,6 +223,23 @@ async def test_removing_a_machine_twice_removes_it_and_leaves_the_others(stage: 
     assert known(facts.replica).points[0].used_by == ("drill-2",)
 
 
+async def test_removing_a_machine_leaves_the_disks_that_another_one_goes_on_with(
+    stage: Stage, harness: Harness
+) -> None:
+    await stage.launch("attempt-1", "point-1")
+    await harness.write_in("attempt-1", 7)
+    await stage.perform(Halt("attempt-1"))
+    await harness.settle(lambda facts: known(facts.machines)["attempt-1"].state is MachineState.HALTED)
+    await stage.launch("attempt-2", "point-1", disks_of="attempt-1")
+    await stage.perform(RemoveMachine("attempt-1"), RemoveMachine("attempt-1"))
+    await harness.settle(lambda facts: "attempt-1" not in known(facts.machines))
+    assert await harness.contents("attempt-2") == 7
+    await stage.perform(Halt("attempt-2"))
+    await harness.settle(lambda facts: known(facts.machines)["attempt-2"].state is MachineState.HALTED)
+    await stage.launch("attempt-2", "point-1", disks_of="attempt-2")
+    assert await harness.contents("attempt-2") == 7
+
+
 # Replica and machine part
 
 

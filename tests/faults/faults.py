@@ -94,7 +94,8 @@ def _kill_machine(world: FaultWorld) -> None:
     else:
         assert ledger.failover is not None
         running = [failover_machine(ledger, attempt.number) for attempt in ledger.failover.attempts]
-        name = next(each for each in running if world.machine(each).exists())
+        # Where it was halted a moment ago, it is gone already.
+        name = next((each for each in running if world.machine(each).exists()), running[-1])
     end(world.machine(name))
 
 

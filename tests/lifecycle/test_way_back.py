@@ -294,3 +294,21 @@ def test_a_planned_failover_whose_source_ends_too_early_stops_and_says_so() -> N
     cluster.delete(FAILOVER, "moved")
     cluster.failover("all-the-same")
     cluster.until("FailedOver")
+
+
+def test_the_machine_whose_disks_the_recovered_one_took_over_goes_with_the_commit() -> None:
+    cluster = Cluster()
+    cluster.replicating()
+    cluster.failover("disaster")
+    cluster.until("FailedOver")
+    held = cluster.world.contents(SERVER, "failover-1-1")
+    cluster.edit(FAILOVER, "disaster", instance={"cpu": 1})
+    cluster.run(timedelta(seconds=10))
+    cluster.edit(FAILOVER, "disaster", commit=True)
+    cluster.until("Committed")
+    assert set(cluster.machines) == {"failover-1-2"}
+    assert cluster.world.contents(SERVER, "failover-1-2") == held
+    cluster.edit(PROTECTED_SERVER, SERVER, replication={"direction": "Reverse", "enabled": True})
+    cluster.until("ReverseReplicating")
+    assert cluster.ledger.registered == "failover-1-2"
+    assert cluster.ledger.leftovers == ()

@@ -157,7 +157,7 @@ class MoveElasticIP:
 
 @dataclass(frozen=True, slots=True)
 class RemoveMachine:
-    """Stop a machine and delete its disks."""
+    """Stop a machine and delete its disks, unless another machine has them too."""
 
     machine: str
 

@@ -113,11 +113,11 @@ def commit(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -
     if not machine.independent:
         draft.act(subject, verbs.MakeIndependent(serving))
         return
-    disks_of = machines.failover_machine(draft.ledger, record.attempts[-1].disks_of)
+    # Also the one whose disks the serving machine goes on with: the disks stay as long as a machine has them.
     others = [
         name
         for name in (*machines.attempt_machines(draft.ledger, record), *draft.ledger.leftovers)
-        if name in found and name not in (serving, disks_of)
+        if name in found and name != serving
     ]
     for name in others:
         draft.act(subject, verbs.RemoveMachine(name))

@@ -85,7 +85,6 @@ def _turned(view: View, ledger: Ledger) -> Ledger:
     record = ledger.failover
     assert record is not None  # noqa: S101 - nothing turns without one
     serving = machines.failover_machine(ledger, record.attempts[-1].number)
-    disks_of = machines.failover_machine(ledger, record.attempts[-1].disks_of)
     return replace(
         ledger,
         direction=ledger.direction.opposite,
@@ -101,14 +100,14 @@ def _turned(view: View, ledger: Ledger) -> Ledger:
         may_turn=False,
         onto_original=False,
         tested={},
-        leftovers=_superseded(view, {serving, disks_of}) if record.failback else ledger.leftovers,
+        leftovers=_superseded(view, serving) if record.failback else ledger.leftovers,
     )
 
 
-def _superseded(view: View, kept: set[str]) -> tuple[str, ...]:
+def _superseded(view: View, serving: str) -> tuple[str, ...]:
     """The machines of the round that ends: their disks stay until the server is protected again."""
     found = (known(way.machines) or {} for way in (view.facts.forward, view.facts.reverse))
-    return tuple(sorted(name for each in found for name in each if machines.was_launched(name) and name not in kept))
+    return tuple(sorted(name for each in found for name in each if machines.was_launched(name) and name != serving))
 
 
 def _register(view: View, draft: Draft) -> None:
