@@ -168,7 +168,6 @@ def _rules(schema: Schema, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _phases() -> str:
-    later = [phase for phase in ProtectedServerPhase if phase not in TRANSITIONS]
     parts = [
         "# Phases",
         "[Concepts](../concepts.md) says what they mean, with a picture. Here is which may follow which.",
@@ -187,7 +186,6 @@ def _phases() -> str:
                 for phase, following in TRANSITIONS.items()
             ],
         ),
-        f"These belong to the way back, which is not part of this version: {_values(later)}.",
         "## Drill",
         f"In order: {_values(DrillPhase)}. `CleanedUp` and `Failed` are ends.",
         "## Failover",

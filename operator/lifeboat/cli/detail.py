@@ -263,7 +263,9 @@ def how_to_ask(operation: str, server: ProtectedServer, failover: str) -> str:
         case Operation.FAILBACK:
             return f"create a Failover with spec.type: Failback and spec.serverRef.name: {name}"
         case Operation.REGISTER:
-            return _patch("protectedserver", name, namespace, {"replication": {"direction": "Forward"}})
+            # What consented to a wipe on the way back has to go with it.
+            forward = {"direction": "Forward", "originalMachine": None, "confirmWipe": None}
+            return _patch("protectedserver", name, namespace, {"replication": forward})
         case _:
             return ""
 

@@ -93,9 +93,8 @@ def _under_way(view: View, ledger: Ledger, record: FailoverRecord, notice: Notic
                 f"set commit: true, or change recoveryPoint, or set rollback: true.{warning}",
             )
         case _:
-            states = readiness(
-                ready=False, notice=notice, reason=reasons.IN_PROGRESS, message=_MESSAGES[record.stage] + warning
-            )
+            message = f"{_MESSAGES[record.stage]}.{warning}" if warning else _MESSAGES[record.stage]
+            states = readiness(ready=False, notice=notice, reason=reasons.IN_PROGRESS, message=message)
     return states
 
 
