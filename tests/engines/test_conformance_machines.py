@@ -367,6 +367,8 @@ async def test_a_script_runs_once_for_each_key(stage: Stage, harness: Harness) -
     content = "echo ran >> /tmp/runs\necho hello\nexit 4\n"
     first = await harness.engine.run_script(stage.target(), "machine-1", Script("key-1", content), 20)
     assert (first.exit_code, first.output.strip()) == (4, "hello")
+    shown = await harness.engine.execute(stage.target(), "machine-1", ["cat", "/run/lifeboat/key-1/script"], 20)
+    assert "runs" not in shown.output, "it may have been a Secret's"
     await harness.restart_engine()
     assert await harness.engine.run_script(stage.target(), "machine-1", Script("key-1", content), 20) == first
     runs = await harness.engine.execute(stage.target(), "machine-1", ["cat", "/tmp/runs"], 20)

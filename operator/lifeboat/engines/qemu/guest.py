@@ -32,7 +32,8 @@ _TAIL = 1024
 _FROZEN_TEXT = "filesystems are currently frozen"
 _LIMIT = 64 * 1024 * 1024
 _KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,198}[A-Za-z0-9])?")
-# The first caller makes the folder and starts the script; any other sees the folder and looks for the outcome.
+# The first caller makes the folder and starts the script; any other sees the folder and looks for the outcome. It may
+# be a Secret's, so nothing is left of it once it has ended: a check that runs a program could show it.
 _RUN = """
 [ -f "$1/exit" ] && exit 0
 mkdir "$1/started" 2>/dev/null || exit 0
@@ -40,7 +41,7 @@ if [ "$(head -c 2 "$1/script")" = "#!" ]; then chmod 700 "$1/script"; set -- "$1
 else set -- "$1" /bin/sh "$1/script"; fi
 at=$1; shift
 "$@" >"$at/output" 2>&1 </dev/null
-echo $? >"$at/exit.new" && sync && mv "$at/exit.new" "$at/exit"
+echo $? >"$at/exit.new" && : >"$at/script" && sync && mv "$at/exit.new" "$at/exit"
 """
 
 
