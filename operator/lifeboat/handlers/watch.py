@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
@@ -83,8 +84,9 @@ def settings() -> kopf.OperatorSettings:
     made.scanning.disabled = True
     made.networking.request_timeout = REQUEST_SECONDS
     made.networking.connect_timeout = 5.0
-    # After an outage of the API server its watch is there again within a second; kopf begins anew when these end.
-    made.networking.error_backoffs = (1.0, 1.0, 1.0)
+    # Without end: what cannot be listed yet (503, 429, 403 while an API server begins) is asked for again, so that the
+    # watch is there within a second of its answer. Where kopf gives up while a listing is missing, it may hang.
+    made.networking.error_backoffs = itertools.repeat(1.0)
     made.watching.server_timeout = 600
     made.watching.client_timeout = 660
     return made
@@ -93,9 +95,8 @@ def settings() -> kopf.OperatorSettings:
 class Watch:
     """Kopf in a thread and a loop of its own.
 
-    There it may end as it likes: what the API server says in its bad moments (503 for as long as a load balancer finds
-    nobody, an error in the middle of a watch) ends kopf, and is no reason to end the work on the servers. It begins
-    anew, and lists everything again.
+    There it may end as it likes: what the API server says in its bad moments (an error in the middle of a watch) ends
+    kopf, and is no reason to end the work on the servers. It begins anew, and lists everything again.
     """
 
     def __init__(self, world: World, api: Kube, namespaces: tuple[str, ...], *, up: asyncio.Event) -> None:
