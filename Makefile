@@ -40,8 +40,10 @@ test-engines: $(READY)
 test-chart: $(READY)
 	$(PYTEST) tests/chart
 
-# A real Argo CD syncs from a git repository. Its build takes some minutes, the first time.
+# A real Argo CD syncs from a git repository to real machines: a few minutes, and 6 more for its build the first time.
 test-argocd: $(READY)
+	$(BIN)/python -m demo prepare
+	$(BIN)/python -m demo.argocd.build
 	$(PYTEST) tests/argocd
 
 # Each thing that can go wrong in each phase in which a server can be, on real machines, cell by cell. `make test` runs

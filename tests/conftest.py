@@ -24,12 +24,6 @@ def pytest_configure(config: pytest.Config) -> None:
         workers.enter_own_network()
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave Argo CD out, which takes minutes to build, unless it is asked for."""
-    asked = any("argocd" in Path(argument.partition("::")[0]).parts for argument in config.args)
-    return True if collection_path == Path(__file__).parent / "argocd" and not asked else None
-
-
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.WholeWorlds:
     """Let several workers share the tests."""
     config.option.loadscopereorder = False

@@ -7,12 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from demo import packages
 from demo.cache import cache_root, locked, run_with_progress
 from demo.controlplane.build import find_go, fingerprint
 
 HERE: Final = Path(__file__).parent
 MODULE: Final = "github.com/argoproj/argo-cd/v3"
-PROGRAMS: Final = ("argocd-application-controller", "argocd-repo-server")
+PROGRAM: Final = "argocd"
+NAMES: Final = ("argocd-application-controller", "argocd-repo-server")  # it acts by the name that it is called by
 CRDS: Final = ("application-crd.yaml", "applicationset-crd.yaml", "appproject-crd.yaml")
 
 
@@ -36,13 +38,18 @@ def _build(target: Path) -> None:
         built = Path(scratch) / "built"
         built.mkdir()
         options = ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w"]
-        command = [str(go), "build", *options, "-o", str(built / "argocd"), f"{MODULE}/cmd"]
+        command = [str(go), "build", *options, "-o", str(built / PROGRAM), f"{MODULE}/cmd"]
         what = "building Argo CD from its Go module: about 6 minutes on two cores, once"
         run_with_progress(what, command, cwd=HERE, env={**os.environ, "CGO_ENABLED": "0"})
-        for name in PROGRAMS:  # it acts by the name that it is called by
-            (built / name).symlink_to("argocd")
+        for name in NAMES:
+            (built / name).symlink_to(PROGRAM)
         where = [str(go), "list", "-m", "-f", "{{.Dir}}", MODULE]
         module = subprocess.run(where, cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
         for name in CRDS:
             shutil.copyfile(Path(module) / "manifests" / "crds" / name, built / name)
         built.rename(target)
+
+
+if __name__ == "__main__":
+    packages.ensure(packages.ARGOCD)
+    programs()
