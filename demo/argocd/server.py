@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from demo import packages
-from demo.argocd import build, settings
+from demo.argocd import build
 from demo.controlplane import ControlPlane, ControlPlaneError
 
 NAMESPACE: Final = "argocd"
 CLUSTER: Final = "the-cluster"
 STOP_SECONDS: Final = 15.0
+# By default Argo CD deletes in the foreground, which the garbage collector of a controller manager brings to its end.
+# There is none beside this API server.
+IN_BACKGROUND: Final = "PrunePropagationPolicy=background"
 
 
 class ArgoCD:
-    """A real Argo CD that syncs from a local git repository. `folder` keeps its logs and the repository."""
+    """A real Argo CD that syncs from a local git repository. `folder` keeps its logs and the repository.
+
+    It is as its own installation leaves it and knows nothing of Lifeboat.
+    """
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         self.folder = folder
@@ -64,7 +71,6 @@ class ArgoCD:
                 f"--kubeconfig={self._plane.kubeconfig}",
                 f"--namespace={NAMESPACE}",
                 "--app-resync=10",
-                "--self-heal-timeout-seconds=1",
             ]
         )
 
@@ -93,42 +99,57 @@ class ArgoCD:
         """The revision that is to be synced."""
         return self._git("rev-parse", "HEAD")
 
-    def apply(self, name: str, path: str, namespace: str, **policy: object) -> None:
-        """Apply an Application of a folder of the repository."""
-        spec = {
-            "project": "default",
-            "source": {"repoURL": f"file://{self.repository}", "targetRevision": "HEAD", "path": path},
-            "destination": {"name": CLUSTER, "namespace": namespace},
-            "syncPolicy": policy,
-        }
-        metadata = {"name": name, "namespace": NAMESPACE}
-        body = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": metadata, "spec": spec}
+    def apply(self, application: Mapping[str, Any]) -> None:
+        """Apply an Application, pointed to the local repository and to this API server."""
+        body = copy.deepcopy(dict(application))
+        body["spec"]["source"]["repoURL"] = f"file://{self.repository}"
+        body["spec"]["destination"] = {"name": CLUSTER, "namespace": body["spec"]["destination"]["namespace"]}
+        body["spec"].setdefault("syncPolicy", {})["syncOptions"] = [IN_BACKGROUND]
         self._plane.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+
+    def delete(self, name: str) -> None:
+        """Delete an Application with all that belongs to it."""
+        cascade = '{"metadata": {"finalizers": ["resources-finalizer.argocd.argoproj.io/background"]}}'
+        self._plane.kubectl("-n", NAMESPACE, "patch", "application", name, "--type=merge", "-p", cascade)
+        self._plane.kubectl("-n", NAMESPACE, "delete", "application", name, "--timeout=50s")
 
     def refresh(self, name: str) -> None:
         """Let Argo CD look at the repository now."""
         mark = "argocd.argoproj.io/refresh=hard"
         self._plane.kubectl("-n", NAMESPACE, "annotate", "--overwrite", "application", name, mark)
 
-    def sync(self, name: str, *, prune: bool = False) -> None:
-        """Ask for a sync, as the button does."""
-        operation = {"operation": {"initiatedBy": {"username": "test"}, "sync": {"prune": prune}}}
-        patch = json.dumps(operation)
+    def sync(self, name: str, *, prune: bool = False) -> dict[str, Any]:
+        """Sync to the newest revision, as the button does; the status once that has succeeded."""
+        sync = {"prune": prune, "syncOptions": [IN_BACKGROUND]}
+        patch = json.dumps({"operation": {"initiatedBy": {"username": "test"}, "sync": sync}})
         self._plane.kubectl("-n", NAMESPACE, "patch", "application", name, "--type=merge", "-p", patch)
+        status = self._until(name, lambda found: "operation" not in found, 90.0)
+        if status["operationState"]["phase"] != "Succeeded":
+            raise AssertionError(f"{name} was not synced: {status['operationState']['message']}")
+        return status
 
     def status(self, name: str) -> dict[str, Any]:
         """What Argo CD says of an Application."""
-        text = self._plane.kubectl("-n", NAMESPACE, "get", "application", name, "-o", "json")
-        found: dict[str, Any] = json.loads(text).get("status", {})
+        found: dict[str, Any] = self._get(name).get("status", {})
         return found
 
     def until(self, name: str, wanted: Callable[[dict[str, Any]], bool], *, seconds: float = 90.0) -> dict[str, Any]:
         """The status of an Application once it is as wanted."""
+        return self._until(name, lambda found: wanted(found.get("status", {})), seconds)
+
+    def _until(self, name: str, wanted: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
-        while not wanted(found := self.status(name)):
+        while not wanted(found := self._get(name)):
             if time.monotonic() > deadline:
                 raise AssertionError(f"{name} is not as wanted after {seconds:.0f} s:\n{json.dumps(found, indent=1)}")
             time.sleep(0.2)
+        status: dict[str, Any] = found.get("status", {})
+        return status
+
+    def _get(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            self._plane.kubectl("-n", NAMESPACE, "get", "application", name, "-o", "json")
+        )
         return found
 
     def _objects(self) -> list[dict[str, Any]]:
@@ -152,10 +173,9 @@ class ArgoCD:
             "destinations": [{"server": "*", "namespace": "*"}],
             "clusterResourceWhitelist": everything,
         }
-        data = {key: str(text) for key, text in settings.data().items()}
         return [
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
-            made("ConfigMap", "argocd-cm", data=data),
+            made("ConfigMap", "argocd-cm", data={}),
             made("ConfigMap", "argocd-rbac-cm", data={}),
             made("ConfigMap", "argocd-cmd-params-cm", data={}),
             made("Secret", "argocd-secret", stringData={"server.secretkey": "for-this-test-only"}),
