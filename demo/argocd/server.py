@@ -125,7 +125,7 @@ class ArgoCD:
         self._plane.kubectl("-n", NAMESPACE, "patch", "application", name, "--type=merge", "-p", patch)
         status = self._until(name, lambda found: "operation" not in found, 90.0)
         if status["operationState"]["phase"] != "Succeeded":
-            raise AssertionError(f"{name} was not synced: {status['operationState']['message']}")
+            raise AssertionError(f"{name} was not synced:\n{json.dumps(status['operationState'], indent=1)}")
         return status
 
     def status(self, name: str) -> dict[str, Any]:

@@ -328,6 +328,20 @@ def test_a_pruned_failover_leaves_the_recovered_server_serving_and_its_record(
     argo.until(FAILOVERS, well)
 
 
+def test_a_commit_in_git_is_not_taken_back_by_a_revert(argo: ArgoCD, site: World, log: Path) -> None:
+    committed = failover("tip-1")
+    committed["spec"]["commit"] = True
+    argo.lay("failover", committed)
+    argo.push("Commit")
+    argo.sync(FAILOVERS)
+    site.until("fo", FAILOVER, phase_is("Committed"))
+    argo.revert()
+    with pytest.raises(AssertionError, match=r"spec\.commit cannot be taken back"):
+        argo.sync(FAILOVERS)
+    assert site.get("fo", FAILOVER)["spec"]["commit"]
+    assert rows.acknowledged(log).keys() <= present()
+
+
 def test_deleting_the_applications_leaves_what_the_examples_protect(argo: ArgoCD, site: World) -> None:
     for name in (PROTECTION, FAILOVERS):
         argo.delete(name)
