@@ -186,12 +186,12 @@ async def test_what_somebody_wrote_behind_our_back_is_overwritten(world: World) 
     chance = random.Random(4)
     for disk in range(len(DISKS)):
         commands = []
-        for _ in range(60):
+        for _ in range(20):
             offset, length = chance.randrange(0, 200 * MIB, 512), chance.randrange(512, 300 << 10, 512)
             what = chance.choice((f"write -P {chance.randrange(1, 255)}", "write -z", "discard"))
             commands += ["-c", f"{what} {offset} {length}"]
         await run("qemu-io", "-f", "qcow2", *commands, str(home.original(disk)))
-        for _ in range(30):
+        for _ in range(10):
             offset, length = chance.randrange(0, 200 * MIB, 512), chance.randrange(512, 300 << 10, 512)
             await home.write(disk, chance.randrange(1, 255), offset, length)
     replica = await home.in_step()
