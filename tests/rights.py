@@ -97,6 +97,9 @@ def unused(rights: Collection[Right], asked: Collection[Request]) -> list[Right]
     return sorted(right for right in rights if not any(request.uses(right) for request in asked))
 
 
-def refused(asked: Iterable[Request]) -> set[Request]:
-    """The requests that were not allowed."""
-    return {request for request in asked if not request.allowed}
+def refused(asked: Iterable[Request], rights: Collection[Right] = ()) -> set[Request]:
+    """The requests that were not allowed, but for those that one of these rights is for.
+
+    An API server that begins refuses what is granted as well, until it has read the roles.
+    """
+    return {each for each in asked if not each.allowed and not any(each.uses(right) for right in rights)}

@@ -301,7 +301,7 @@ def test_a_committed_failover_cannot_be_taken_back(world: RealWorld) -> None:
 def test_the_operator_needed_what_the_chart_grants_on_this_road(world: RealWorld) -> None:
     asked = rights.requests(world.control_plane.audit_log, RELEASE, NAMESPACE)
     granted = rights.granted(world.control_plane, RELEASE, NAMESPACE)
-    assert rights.refused(asked) == set()
+    assert rights.refused(asked, granted) == set()
     rest = {(right.resource, right.verb) for right in rights.unused(granted, asked)}
     # Scripts in ConfigMaps, and a second look at what somebody else has changed: tests/chart shows what needs them.
     assert rest <= {(each, "get") for each in ("configmaps", "sitepairs", "protectedservers", "drills", "failovers")}

@@ -31,7 +31,7 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world() -> Iterator[FaultWorld]:
     """The world, taken down whatever happens."""
     made = FaultWorld(Path(tempfile.mkdtemp(prefix="lifeboat-faults-")))
