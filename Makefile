@@ -10,7 +10,7 @@ WORKERS ?= $(if $(filter 0,$(shell id -u)),2,0)
 LOCKS := requirements.lock requirements-build.lock requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo image sbom test test-image test-unit test-engines test-chart test-argocd test-faults soak lint up down crds clean
+.PHONY: demo image sbom test test-image test-evaluation test-unit test-engines test-chart test-argocd test-faults soak lint up down crds clean
 
 # The whole story on this machine: protect, replicate, drill, lose a zone, fail over, commit, and go home.
 demo: $(READY)
@@ -67,7 +67,11 @@ sbom: $(READY)
 
 # Builds the image and starts it once against a real API server: a few minutes.
 test-image: $(READY)
-	BASE=$(BASE) $(BIN)/python -m pytest -n 0 tests/image
+	BASE=$(BASE) $(BIN)/python -m pytest -n 0 tests/image/test_image.py
+
+# In that image, as the chart's evaluation starts it, a server is protected on machines in the pod: some minutes.
+test-evaluation: $(READY)
+	BASE=$(BASE) $(BIN)/python -m pytest -n 0 tests/image/test_evaluation.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
