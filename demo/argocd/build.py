@@ -3,12 +3,13 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from demo import packages
-from demo.cache import cache_root, locked, run_with_progress
+from demo.cache import BuildError, cache_root, locked, run_with_progress
 from demo.controlplane.build import find_go, fingerprint
 
 HERE: Final = Path(__file__).parent
@@ -52,4 +53,7 @@ def _build(target: Path) -> None:
 
 if __name__ == "__main__":
     packages.ensure(packages.ARGOCD)
-    programs()
+    try:
+        programs()
+    except BuildError as error:
+        sys.exit(f"error: {error}")
