@@ -5,7 +5,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -33,6 +33,15 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
             print(waiting, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def built(target: Path, what: str, build: Callable[[Path], None]) -> Path:
+    """Return a place of the cache once it is there: one process builds it, any other waits."""
+    if not target.exists():
+        with locked(target.with_suffix(".lock"), f"another process is building {what}: waiting for it"):
+            if not target.exists():
+                build(target)
+    return target
 
 
 def run_with_progress(

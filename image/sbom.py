@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from demo.cache import cache_root, locked, run, run_with_progress
-from demo.controlplane.build import find_go, fingerprint
+from demo import go
+from demo.cache import built, cache_root, run
 from image import build
 
 MODULE: Final = Path(__file__).parent / "syft"
@@ -18,20 +18,15 @@ PACKAGE: Final = "github.com/anchore/syft/cmd/syft"
 
 def syft() -> Path:
     """Return the program, building it if need be."""
-    target = cache_root() / f"syft-{fingerprint(MODULE)}"
-    with locked(target.with_suffix(".lock"), "another process is building syft: waiting for it"):
-        if not target.exists():
-            with tempfile.TemporaryDirectory(prefix=f"{target.name}-", dir=target.parent) as scratch:
-                made = Path(scratch) / "syft"
-                options = ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", str(made)]
-                run_with_progress(
-                    "building syft from its Go module: about 4 minutes on two cores, once",
-                    [str(find_go()), "build", *options, PACKAGE],
-                    cwd=MODULE,
-                    env={**os.environ, "CGO_ENABLED": "0"},
-                )
-                made.rename(target)
-    return target
+    return built(cache_root() / f"syft-{go.fingerprint(MODULE)}", "syft", _build)
+
+
+def _build(target: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=f"{target.name}-", dir=target.parent) as scratch:
+        made = Path(scratch) / "syft"
+        what = "building syft from its Go module: about 4 minutes on two cores, once"
+        go.run_build(what, go.build_command(go.find_go(), PACKAGE, made), MODULE)
+        made.rename(target)
 
 
 def write(folder: Path) -> Path:

@@ -88,6 +88,10 @@ class Metrics:
         """Everything in Prometheus' text format."""
         return generate_latest(self.registry) + "".join(gauge.text() for gauge in self.gauges).encode()
 
+    def engine_failed(self, engine: str, verb: str, error: Exception) -> None:
+        """Count what an engine could not do."""
+        self.engine_errors.labels(engine, verb, type(error).__name__).inc()
+
     def pair(self, key: Key, pair: SitePair, facts: PairFacts, status: Mapping[str, Any]) -> None:
         """Take in what was just seen of a site pair."""
         primary, recovery = pair.spec.primary.zone, pair.spec.recovery.zone

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from demo import cache
+from demo import cache, go
 from demo.controlplane import ControlPlane, binaries, build, plane
 
 MODULE = Path(build.__file__).parent
@@ -12,13 +12,13 @@ MODULE = Path(build.__file__).parent
 def test_the_fingerprint_follows_both_files(tmp_path: Path) -> None:
     (tmp_path / "go.mod").write_text("module a")
     (tmp_path / "go.sum").write_text("sum")
-    first = build.fingerprint(tmp_path)
-    assert first == build.fingerprint(tmp_path)
+    first = go.fingerprint(tmp_path)
+    assert first == go.fingerprint(tmp_path)
     assert len(first) == 16
     (tmp_path / "go.mod").write_text("module b")
-    second = build.fingerprint(tmp_path)
+    second = go.fingerprint(tmp_path)
     (tmp_path / "go.sum").write_text("other")
-    assert len({first, second, build.fingerprint(tmp_path)}) == 3
+    assert len({first, second, go.fingerprint(tmp_path)}) == 3
 
 
 def test_every_program_is_a_tool_of_the_committed_module() -> None:
@@ -47,7 +47,7 @@ def test_a_go_mod_without_kubernetes_is_refused() -> None:
     [("go1.26.8\n", (1, 26)), ("go1.27rc1", (1, 27)), ("devel +abc", None), ("", None)],
 )
 def test_go_versions(text: str, version: tuple[int, int] | None) -> None:
-    assert build.parse_go_version(text) == version
+    assert go.parse_go_version(text) == version
 
 
 def test_kubebuilder_assets_are_used_when_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

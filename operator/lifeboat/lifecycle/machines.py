@@ -13,7 +13,7 @@ from lifeboat.engines.facts import Machine, MachineState, Unknown
 from lifeboat.engines.ledger import Attempt, Direction, FailoverRecord, FailoverStage, Ledger
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.shapes import ShapeRequest, shape
-from lifeboat.lifecycle.view import DRILL, FAILOVER, Draft, Notice, Subject, Verify, View, known
+from lifeboat.lifecycle.view import Draft, Notice, Subject, Verify, View, known
 
 # How long a machine without checks may take until its client answers; then it counts as started all the same.
 BOOT_PATIENCE = timedelta(minutes=5)
@@ -149,18 +149,6 @@ def not_serving(view: View, ledger: Ledger) -> Notice | None:
         "rollback: true"
     )
     return Notice(reasons.MACHINE_STOPPED, f"the recovered server does not serve{why}; {cure}")
-
-
-def go_on_where_there_is_room(view: View, draft: Draft) -> None:
-    """Let every machine go on that stands still since its site's disk was full, as soon as there is room again."""
-    failover = draft.before.failover
-    subjects = {drill_machine(drill.name): Subject(DRILL, drill.name) for drill in draft.before.drills}
-    if failover is not None:
-        subjects |= dict.fromkeys(attempt_machines(draft.before, failover), Subject(FAILOVER, failover.name))
-    for direction in Direction:
-        for machine in (known(view.facts.way(direction).machines) or {}).values():
-            if machine.state is MachineState.RUNNING and machine.out_of_space:
-                draft.act(subjects.get(machine.name, view.subject), verbs.Continue(machine.name), direction)
 
 
 def with_free_elastic_ip(view: View, attempt: Attempt, names: Iterable[str]) -> Attempt | None:

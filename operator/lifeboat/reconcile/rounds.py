@@ -274,7 +274,7 @@ class ServerRounds:
         finally:
             self._acted = self._tools.elapsed()
         if failed is not None:
-            self._count("Record", failed)
+            self._tools.metrics.engine_failed(self._engine.name, "Record", failed)
             self._pace.tried(view.subject, RECORD, failed)
             return False
         self._pace.forget(view.subject, RECORD)
@@ -300,10 +300,10 @@ class ServerRounds:
         finally:
             self._acted = self._tools.elapsed()
         trouble = self._pace.tried(action.subject, verb, failed)
-        if isinstance(failed, Underway):
-            return False
         if failed is not None:
-            self._count(name, failed)
+            if isinstance(failed, Underway):
+                return False
+            self._tools.metrics.engine_failed(self._engine.name, name, failed)
             if self._news(f"{action.subject}{name}{trouble}"):
                 log.warning("%s failed: %s", name, failed, fields={"operation": name, "for": action.subject.name})
             return False
@@ -383,9 +383,6 @@ class ServerRounds:
         if not self._mute:
             about(_log, *self._key).warning("the status could not be written: %s", error)
         self._mute = True
-
-    def _count(self, verb: str, error: Exception) -> None:
-        self._tools.metrics.engine_errors.labels(self._engine.name, verb, type(error).__name__).inc()
 
     def _news(self, mark: str) -> bool:
         """Whether this was not said before; what is said all the time is not heard."""

@@ -39,12 +39,12 @@ class Independence:
         """
         folder = zone.machine_folder(record.server_id, record.name)
         async with self._monitors.session(machine.socket(folder)) as session:
-            full = await _out_of_space(session)
-            for job in full:
-                await session.run("block-job-resume", {"device": job})
+            jobs = await _jobs(session)
+            full = [name for name, job in jobs.items() if job["io-status"] == "nospace"]
+            for name in full:
+                await session.run("block-job-resume", {"device": name})
             if full:
                 raise NoSpace(f"the disk of zone {zone.name} is full: machine {record.name} cannot take over its data")
-            jobs = await _jobs(session)
             for index in range(len(record.disks)):
                 job = f"{_STREAM}{index}"
                 if job not in jobs and images.look(machine_disk(zone, record, index)).backing is not None:
@@ -55,7 +55,7 @@ class Independence:
         """Whether copies are under way. One that waits at its end is helped over it, beside whoever is looking."""
         jobs = await _jobs(session)
         folder = zone.machine_folder(record.server_id, record.name)
-        if "pending" in jobs.values() and folder not in self._finishing:
+        if any(_pending(job) for job in jobs.values()) and folder not in self._finishing:
             self._finishing[folder] = asyncio.create_task(self._finish(zone, record, folder))
         return bool(jobs)
 
@@ -69,7 +69,7 @@ class Independence:
     async def _finish(self, zone: Zone, record: MachineRecord, folder: Path) -> None:
         try:
             async with self._monitors.session(machine.socket(folder)) as session:
-                ended = [job for job, status in (await _jobs(session)).items() if status == "pending"]
+                ended = [name for name, job in (await _jobs(session)).items() if _pending(job)]
             for job in ended:
                 index = int(job.removeprefix(_STREAM))
                 # The bulk first and from here, so that the machine stands still for the tables only.
@@ -97,18 +97,14 @@ def is_independent(zone: Zone, record: MachineRecord) -> bool:
         return True
 
 
-async def _jobs(session: Session) -> dict[str, str]:
+async def _jobs(session: Session) -> dict[str, Mapping[str, object]]:
+    """Our copies under way, as QEMU tells of them, by name."""
     answer = await session.run("query-block-jobs")
-    return {str(job["device"]): str(job["status"]) for job in answer if _is_ours(job)}
+    return {str(job["device"]): job for job in answer if str(job["device"]).startswith(_STREAM)}
 
 
-def _is_ours(job: Mapping[str, object]) -> bool:
-    return str(job["device"]).startswith(_STREAM)
-
-
-async def _out_of_space(session: Session) -> list[str]:
-    answer = await session.run("query-block-jobs")
-    return [str(job["device"]) for job in answer if job["io-status"] == "nospace" and _is_ours(job)]
+def _pending(job: Mapping[str, object]) -> bool:
+    return job["status"] == "pending"
 
 
 def _sync(path: Path) -> None:

@@ -9,8 +9,8 @@ from lifeboat.lifecycle.decide.drills import decide_drills
 from lifeboat.lifecycle.decide.failovers import decide_failovers, expire_failovers
 from lifeboat.lifecycle.decide.fence import decide_fence
 from lifeboat.lifecycle.decide.replication import decide_replication
+from lifeboat.lifecycle.decide.space import decide_space
 from lifeboat.lifecycle.decide.turn import decide_turn
-from lifeboat.lifecycle.machines import go_on_where_there_is_room
 from lifeboat.lifecycle.view import (
     DRILL,
     FAILOVER,
@@ -38,7 +38,7 @@ def decide(view: View) -> Plan:
     decide_fence(view, draft)
     decide_failovers(view, draft)
     decide_drills(view, draft)
-    go_on_where_there_is_room(view, draft)
+    decide_space(view, draft)
     decide_turn(view, draft)
     if draft.ledger.direction is view.direction:
         # What was looked at is not the source any more once the server has turned.

@@ -35,6 +35,9 @@ _BUSY = {
     Phase.REGISTERING: (reasons.INSTALLING_AGENT, "waiting for the client in the server to answer"),
 }
 
+# What is tried again while a copy is interrupted.
+_RETRIED = {reasons.ENGINE_ERROR, reasons.NO_SPACE, reasons.IN_PROGRESS}
+
 # What a copy says of itself, whichever way it goes.
 _COPIED = {
     Phase.FULL_SYNC,
@@ -149,16 +152,13 @@ def _readiness(view: View, plan: Plan, ledger: Ledger, phase: Phase) -> dict[str
             return readiness(ready=False, notice=notice, reason=reason, message=message)
 
 
-_RETRIED = (reasons.ENGINE_ERROR, reasons.NO_SPACE, reasons.IN_PROGRESS)
-
-
 def _interrupted(view: View, trouble: Notice | None) -> Notice:
     """What was interrupted, what becomes of the server and of the copy, and what a person may do."""
     replica = known(view.way.replica)
     why = replica.reason if replica and replica.reason else "the copy does not proceed"
-    full = trouble is not None and trouble.reason == reasons.NO_SPACE
-    if trouble is not None and full:
-        why = trouble.message
+    reason = reasons.INTERRUPTED
+    if trouble is not None and trouble.reason == reasons.NO_SPACE:
+        reason, why = trouble.reason, trouble.message
     # On the way back there is nothing to fail over to: what is whole is at the site that the server is copied from.
     forward = view.direction is ledgers.Direction.FORWARD
     match view.way.source:
@@ -171,7 +171,7 @@ def _interrupted(view: View, trouble: Notice | None) -> Notice:
             then = "The copy is retried once the site answers"
             then += "; if the site is lost, create a Failover" if forward else ""
     message = f"replication is interrupted: {why}. {then}; recovery points are kept"
-    return Notice(reasons.NO_SPACE if full else reasons.INTERRUPTED, message, stalled=False)
+    return Notice(reason, message, stalled=False)
 
 
 def _aspects(view: View, ledger: Ledger, phase: Phase) -> dict[str, State]:
