@@ -22,8 +22,10 @@ from lifeboat.engines.contract import NoSpace, Retry
 from lifeboat.engines.qemu.files import FULL_TEXTS
 
 logger = logging.getLogger(__name__)
-# The library reports every refused connection as an error of its own; here that is a fact like any other.
-logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+# The library reports every refused connection as an error of its own, and as a critical one, with its stack, where the
+# task that connects is cancelled twice, as it is when a deadline and a lost lease meet. Here those are facts like any
+# other, and what does not come out as an exception needs no word.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
 DEADLINE = 3.0
 
