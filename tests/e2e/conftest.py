@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -16,6 +17,7 @@ from demo import guest
 from demo.guest import blank_disk, copy_disks
 from demo.world import NAMESPACE, RELEASE, World
 from tests import rights
+from tests.folders import shared_in_folder
 
 HERE = Path(__file__).parent
 GIB = 1 << 30
@@ -57,8 +59,8 @@ class RealWorld(World):
         blank_disk(folder / "archive.qcow2", ARCHIVE_BYTES, ARCHIVE_USED)
 
 
-@pytest.fixture(scope="package")
-def world() -> Iterator[RealWorld]:
+@contextlib.contextmanager
+def made_world() -> Iterator[RealWorld]:
     """A world with both servers running and the pair applied; taken down whatever happens.
 
     Its operator may do what the chart grants, and at the end nothing that it asked for was refused.
@@ -76,6 +78,12 @@ def world() -> Iterator[RealWorld]:
     finally:
         made.down()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def world(request: pytest.FixtureRequest) -> RealWorld:
+    """The world, brought up once for all tests of this folder."""
+    return shared_in_folder(request, made_world)
 
 
 @dataclass

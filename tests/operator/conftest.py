@@ -5,6 +5,7 @@ Each test leaves the server replicating at its primary site, as it found it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from demo.guest import copy_disks
 from demo.world import World, phase_is, ready
 from lifeboat.engines.ledger import Ledger, decode
 from tests.e2e.conftest import PAIR, SERVER, Site
+from tests.folders import shared_in_folder
 
 HERE = Path(__file__).parent
 SERVER_ID = "shop"
@@ -92,9 +94,9 @@ def until(holds: Callable[[], bool], seconds: float = 60.0, what: str = "") -> f
     return time.monotonic() - began
 
 
-@pytest.fixture(scope="session")
-def shop_world() -> Iterator[ShopWorld]:
-    """The world, brought up once; taken down whatever happens."""
+@contextlib.contextmanager
+def made_shop_world() -> Iterator[ShopWorld]:
+    """The world, brought up; taken down whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix="lifeboat-operator-"))
     made = ShopWorld(folder, zones_from=HERE / "zones", servers=(SERVER_ID,), extra=("--log-level", "DEBUG"))
     try:
@@ -107,10 +109,19 @@ def shop_world() -> Iterator[ShopWorld]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def shop_world(request: pytest.FixtureRequest) -> ShopWorld:
+    """The world, brought up once for all tests of this folder."""
+    return shared_in_folder(request, made_shop_world)
+
+
 @pytest.fixture
 def world(shop_world: ShopWorld) -> ShopWorld:
     """The world with its server replicating, one operator acting, and no failover of an earlier test."""
     shop_world.start_operator()
+    for each in json.loads(shop_world.kubectl("get", "fo", "-o", "json"))["items"]:
+        if each.get("status", {}).get("phase") not in {"RolledBack", "Committed", "Completed", "Failed"}:
+            shop_world.roll_back(each["metadata"]["name"])  # of a test that failed
     shop_world.until("ps", SERVER_ID, lambda found: phase_is("Replicating")(found) and ready(found))
     for each in json.loads(shop_world.kubectl("get", "fo,dr", "-o", "json"))["items"]:
         shop_world.kubectl("delete", each["kind"], each["metadata"]["name"], "--timeout=60s")
