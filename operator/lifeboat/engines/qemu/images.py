@@ -35,14 +35,16 @@ class Image:
     backing: str | None
 
 
-def look(path: Path) -> Image:
+def look(path: Path, *, raw: bool = False) -> Image:
     """Read an image's header. Blocking, but short.
+
+    `raw`: there is no header, and what the file begins with is its guest's to write: it is not looked at.
 
     Raises:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(_HEADER.size)
+        head = b"" if raw else file.read(_HEADER.size)
         status = os.fstat(file.fileno())
         allocated = status.st_blocks * 512
         if len(head) < _HEADER.size or not head.startswith(_MAGIC):
@@ -68,8 +70,8 @@ def is_plain(path: Path) -> bool:
     return bool(version == 3 and not (backing or encryption or snapshots or features & ~_HARMLESS_FEATURES))
 
 
-async def create(path: Path, size_bytes: int, backing: Path | None = None) -> None:
-    """Create an empty qcow2 image, replacing one that nobody uses yet.
+async def create(path: Path, size_bytes: int, backing: Path | None = None, *, raw: bool = False) -> None:
+    """Create an empty image, replacing one that nobody uses yet: qcow2, or raw, which has no backing file.
 
     The backing file is named relative to the image, so that a zone's folder can be moved as a whole.
 
@@ -77,7 +79,7 @@ async def create(path: Path, size_bytes: int, backing: Path | None = None) -> No
         NoSpace: the disk is full.
         Retry: it did not work.
     """
-    argv = ["create", "-q", "-f", "qcow2"]
+    argv = ["create", "-q", "-f", "raw" if raw else "qcow2"]
     if backing is not None:
         # Not opened: it may be in use, and its size is given.
         argv += ["-u", "-F", "qcow2", "-b", relative(backing, path)]

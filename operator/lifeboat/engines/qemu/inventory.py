@@ -133,10 +133,14 @@ class LimitsSpec(_Part):
 
 
 class DiskSpec(_Part):
-    """A disk of a server: an image file, created empty in `size` where it does not exist."""
+    """A disk of a server: an image file, created empty in `size` where it does not exist.
+
+    The format is said here and never taken from the file: what a raw one begins with is its guest's to write.
+    """
 
     name: Name
     file: Path
+    format: Literal["qcow2", "raw"] = "qcow2"
     size: Bytes | None = None
 
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from lifeboat.engines.contract import NoSpace, Retry
-from lifeboat.engines.qemu import files, images, processes
+from lifeboat.engines.qemu import files, processes
 from lifeboat.engines.qemu.inventory import NetworkSpec
 from lifeboat.engines.qemu.qmp import Monitors, Silent
 
@@ -41,6 +41,7 @@ class MachineDisk:
     name: str
     file: Path
     below: tuple[Path, ...] | None = None
+    format: str = "qcow2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ def _device(driver: str, **properties: object) -> dict[str, object]:
 
 def _block(disk: MachineDisk) -> dict[str, object]:
     file = {"driver": "file", "filename": str(disk.file), "discard": "unmap", "aio": "threads"}
-    block: dict[str, object] = {"driver": images.look(disk.file).format, "discard": "unmap", "file": file}
+    block: dict[str, object] = {"driver": disk.format, "discard": "unmap", "file": file}
     if disk.below is not None:
         backing: dict[str, object] | None = None
         for path in disk.below:

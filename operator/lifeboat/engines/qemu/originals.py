@@ -76,8 +76,10 @@ def _move(original: SiteServer, bases: Mapping[str, tuple[Path, int]]) -> str:
     disks = dict(zip(original.disk_names, original.disk_files(), strict=True))
     if disks.keys() != bases.keys():
         return "the original has other disks"
-    for name, path in disks.items():
+    for (name, path), raw in zip(disks.items(), original.raw_disks, strict=True):
         place, size = bases[name]
+        if raw:
+            return f"disk {name} of the original is no plain qcow2 image"
         if why := unfit(path if path.is_symlink() or path.exists() else place, size):
             return f"disk {name} of the original {why}"
     for name, path in disks.items():

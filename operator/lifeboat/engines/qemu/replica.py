@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lifeboat.engines.contract import EngineError, NoSpace, Refused, Retry
-from lifeboat.engines.qemu import files, holdings, images, layers, lines, machine, mirror, originals, storage_daemon
+from lifeboat.engines.qemu import files, holdings, layers, lines, machine, mirror, originals, storage_daemon
 from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import (
@@ -234,7 +234,7 @@ class Replicas:
         self, source: SiteServer, target: Zone, record: ReplicaRecord | None, verb: StartReplication
     ) -> ReplicaRecord:
         """Leave the earlier copy and its points as they are, and lay the ground for a new one beside them."""
-        found = [images.look(path) for path in source.disk_files()]
+        found = source.images()
         needed = sum(image.allocated_bytes for image in found)
         free = target.free_bytes(use_ssd=verb.use_ssd)
         original = originals.find(target, source.server_id) if verb.onto_original else None
@@ -285,7 +285,7 @@ def _wanted(source: SiteServer, record: ReplicaRecord, seen: mirror.Mirror) -> i
     if not record.held:
         return seen.dirty_bytes
     # Such a copy goes over the whole disks, the empty parts as well.
-    return min(seen.dirty_bytes, sum(images.look(path).allocated_bytes for path in source.disk_files()))
+    return min(seen.dirty_bytes, sum(image.allocated_bytes for image in source.images()))
 
 
 def _problem(record: ReplicaRecord) -> str:

@@ -62,7 +62,12 @@ class Servers:
                     if disk.size is None:
                         raise Refused(f"server {server.server_id}: disk {disk.name} has no file {path} and no size")
                     await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-                    await images.create(path, disk.size)
+                    await images.create(path, disk.size, raw=disk.format == "raw")
+                elif disk.format == "qcow2" and images.look(path).format == "raw":
+                    raise Refused(
+                        f"server {server.server_id}: disk {disk.name} is no qcow2 image; "
+                        f"write `format: raw` beside its file in the inventory of zone {server.zone.name}"
+                    )
         if machine.running(server.folder) is None:
             await self._boot(server.spec())
         else:

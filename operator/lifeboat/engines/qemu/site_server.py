@@ -84,6 +84,21 @@ class SiteServer:
             return tuple(machine_disk(self.zone, record, index) for index in range(len(record.disks)))
         return tuple(self.zone.disk_file(self.what, index) for index in range(len(self.what.disks)))
 
+    @property
+    def raw_disks(self) -> tuple[bool, ...]:
+        """Of each of its disks, whether the image is a raw one."""
+        if isinstance(self.what, MachineRecord):
+            return (False,) * len(self.what.disks)
+        return tuple(disk.format == "raw" for disk in self.what.disks)
+
+    def images(self) -> tuple[images.Image, ...]:
+        """What its disks' images say of themselves. Blocking, but short.
+
+        Raises:
+            OSError: a disk is not there.
+        """
+        return tuple(images.look(path, raw=raw) for path, raw in zip(self.disk_files(), self.raw_disks, strict=True))
+
     def spec(self) -> MachineSpec:
         """What its machine is made of. Blocking, but short: the headers of its images are read.
 
@@ -97,7 +112,10 @@ class SiteServer:
             folder=self.folder,
             cpu=self.what.cpu,
             memory_bytes=self.what.memory,
-            disks=tuple(MachineDisk(name, path) for name, path in zip(self.disk_names, self.disk_files(), strict=True)),
+            disks=tuple(
+                MachineDisk(disk.name, path, format=disk.format)
+                for disk, path in zip(self.what.disks, self.disk_files(), strict=True)
+            ),
             network=self.zone.network(self.what.network),
             address=self.address,
         )
@@ -108,9 +126,9 @@ class SiteServer:
         if isinstance(self.what, ServerSpec):
             sizes = [disk.size or 0 for disk in self.what.disks]
         disks = []
-        for name, path, size in zip(self.disk_names, self.disk_files(), sizes, strict=True):
+        for name, path, raw, size in zip(self.disk_names, self.disk_files(), self.raw_disks, sizes, strict=True):
             try:
-                image = images.look(path)
+                image = images.look(path, raw=raw)
                 disks.append(Disk(name, image.size_bytes, image.allocated_bytes))
             except FileNotFoundError:
                 disks.append(Disk(name, size, 0))
