@@ -36,6 +36,10 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.gauges: list[ObjectGauge] = []
         self._site_up = self._gauge("site_up", "1 while the site of a SitePair answers, 0 while not", "site", "zone")
+        self._size = self._gauge("site_storage_size_bytes", "Size of a storage tier of a site", "site", "zone", "tier")
+        self._free = self._gauge(
+            "site_storage_free_bytes", "What is left of a storage tier of a site", "site", "zone", "tier"
+        )
         self._phase = self._gauge("server_phase", "1 for the phase that a protected server is in", "phase")
         self._created = self._gauge("server_created_timestamp_seconds", "When the ProtectedServer was created")
         self._passed = self._gauge(
@@ -97,6 +101,15 @@ class Metrics:
         primary, recovery = pair.spec.primary.zone, pair.spec.recovery.zone
         up = {("primary", primary): facts.primary, ("recovery", recovery): facts.recovery}
         self._site_up.tell_all(key, {labels: float(isinstance(fact, Known)) for labels, fact in up.items()})
+        tiers = {
+            (*labels, tier): storage
+            for labels, fact in up.items()
+            if isinstance(fact, Known)
+            for tier, storage in (("standard", fact.value.standard), ("ssd", fact.value.ssd))
+            if storage is not None
+        }
+        self._size.tell_all(key, {labels: float(storage.size_bytes) for labels, storage in tiers.items()})
+        self._free.tell_all(key, {labels: float(storage.free_bytes) for labels, storage in tiers.items()})
         self.stalled(key, status)
 
     def server(self, key: Key, view: View, status: Mapping[str, Any]) -> None:

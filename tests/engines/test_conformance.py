@@ -59,7 +59,9 @@ async def test_observe_changes_nothing(stage: Stage) -> None:
     assert second.servers == first.servers
     for before, after in ((first.primary, second.primary), (first.recovery, second.recovery)):
         # Others may use a zone's storage meanwhile.
-        assert replace(known(after), free_bytes=0) == replace(known(before), free_bytes=0)
+        whatever = known(before).standard, known(before).ssd
+        assert replace(known(after), standard=whatever[0], ssd=whatever[1]) == known(before)
+        assert known(after).standard.size_bytes == known(before).standard.size_bytes > known(after).standard.free_bytes
 
 
 async def test_a_server_that_its_site_does_not_have_is_known_not_to_exist(harness: Harness) -> None:

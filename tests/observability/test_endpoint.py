@@ -159,6 +159,13 @@ def test_a_site_that_is_silent(watched: Watched) -> None:
     watched.until_clear("LifeboatSiteSilent")
 
 
+def test_storage_that_is_nearly_full(watched: Watched) -> None:
+    watched.site.world.fill_disk("zone-b")
+    watched.until_firing(("LifeboatStorageNearlyFull", "pair"))
+    watched.site.world.free_disk("zone-b")
+    watched.until_clear("LifeboatStorageNearlyFull")
+
+
 def test_an_object_that_needs_a_person(watched: Watched) -> None:
     watched.site.create(Drill, "broken", {"serverRef": {"name": "web"}, "checks": FAILS})
     watched.until_firing(("LifeboatNeedsPerson", "broken"))

@@ -117,6 +117,8 @@ def test_what_was_proved_is_told_while_the_recovery_site_is_silent(cluster: Clus
     assert "replication_lag_seconds" not in found
     up = {labels["site"]: value for name, labels, value in series(metrics) if name == "site_up"}
     assert up == {"primary": 1, "recovery": 0}
+    rooms = [(labels["site"], labels["tier"]) for name, labels, _ in series(metrics) if name.endswith("free_bytes")]
+    assert rooms == [("primary", "standard"), ("primary", "ssd")], "of the site that answers"
 
 
 def test_a_failover_awaits_commit_until_it_is_committed(cluster: Cluster, metrics: Metrics) -> None:

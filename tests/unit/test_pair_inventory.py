@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lifeboat.api.sitepair import MAX_NETWORKS, MAX_SERVERS, MAX_TAKEN, SitePair, SitePairInventory, SitePairStatus
-from lifeboat.engines.facts import Fact, Known, Network, SiteFacts, Unknown
+from lifeboat.engines.facts import Fact, Known, Network, SiteFacts, Storage, Unknown
 from lifeboat.lifecycle.report.sitepair import pair_status
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
@@ -24,8 +24,8 @@ def _facts(**fields: Any) -> SiteFacts:
         "elastic_ips": {"127.0.10.12": None, "127.0.10.5": "web-1"},
         "cpu": 8,
         "memory_bytes": 2**34,
-        "ssd": True,
-        "free_bytes": 123,
+        "standard": Storage(1000, 123),
+        "ssd": Storage(1000, 123),
         "servers": ("web-1", "db-1"),
     }
     return SiteFacts(**(given | fields))
@@ -82,7 +82,7 @@ def test_the_same_facts_in_another_order_are_told_in_the_same_words() -> None:
         ),
         elastic_ips=dict(sorted(first.elastic_ips.items(), reverse=True)),
         servers=tuple(reversed(first.servers)),
-        free_bytes=77,
+        standard=Storage(1000, 77),
     )
     assert _told(Known(first)) == _told(Known(other))
 

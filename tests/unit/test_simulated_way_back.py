@@ -88,7 +88,7 @@ class Story:
         seen = self.world.observe(self.world.pair, [])
         site = seen.primary if zone == "zone-a" else seen.recovery
         assert isinstance(site, Known)
-        return site.value.free_bytes
+        return site.value.standard.free_bytes
 
     def taken(self, zone: str, network: str) -> dict[str, str]:
         seen = self.world.observe(self.world.pair, [])

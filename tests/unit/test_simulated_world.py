@@ -175,7 +175,7 @@ def test_space_is_given_back_when_replica_and_machines_are_gone(world: World) ->
     def free() -> int:
         site = world.observe(world.pair, []).recovery
         assert isinstance(site, Known)
-        return site.value.free_bytes
+        return site.value.standard.free_bytes
 
     before = free()
     replicate(world)

@@ -164,8 +164,19 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Storage:
+    """A storage tier, in bytes: what fits into it as a whole, and what is left for those who may not use it up."""
+
+    size_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class SiteFacts:
-    """What a site offers. `elastic_ips` maps each address of the pool to its user, or None while it is free."""
+    """What a site offers. `elastic_ips` maps each address of the pool to its user, or None while it is free.
+
+    `standard` and `ssd` are its storage tiers; not every site has the second.
+    """
 
     zone: str
     namespaces: tuple[str, ...]
@@ -173,8 +184,8 @@ class SiteFacts:
     elastic_ips: Mapping[str, str | None]
     cpu: int
     memory_bytes: int
-    ssd: bool
-    free_bytes: int
+    standard: Storage
+    ssd: Storage | None
     servers: tuple[str, ...] = ()
 
     def network(self, name: str) -> Network | None:

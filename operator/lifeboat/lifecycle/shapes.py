@@ -178,18 +178,21 @@ def fits(request: ShapeRequest) -> Notice | None:
 
 def tier_exists(request: ShapeRequest) -> Notice | None:
     """The site has an SSD tier where one is asked for."""
-    if request.instance.use_ssd and not request.site.ssd:
+    if request.instance.use_ssd and request.site.ssd is None:
         return Notice(reasons.NO_SSD, f"zone {request.site.zone} has no SSD tier; leave useSSD out")
     return None
 
 
 def space_left(request: ShapeRequest) -> Notice | None:
-    """The site's disk has room for what the machine writes at its start."""
-    if request.site.free_bytes < MACHINE_RESERVE_BYTES:
+    """The storage tier has room for what the machine writes at its start."""
+    site, instance = request.site, request.instance
+    free = (site.ssd if instance.use_ssd and site.ssd is not None else site.standard).free_bytes
+    if free < MACHINE_RESERVE_BYTES:
+        tier = "SSD storage" if instance.use_ssd else "disk"
         return Notice(
             reasons.NO_SPACE,
-            f"the disk of zone {request.site.zone} has {_mib(request.site.free_bytes)} left, too little to start a "
-            f"server; free at least {_mib(MACHINE_RESERVE_BYTES)}",
+            f"the {tier} of zone {site.zone} has {_mib(free)} left, too little to start a server; "
+            f"free at least {_mib(MACHINE_RESERVE_BYTES)}",
         )
     return None
 

@@ -117,8 +117,8 @@ class Observer:
                     elastic_ips=pool,
                     cpu=zone.cpu(),
                     memory_bytes=zone.memory_bytes(),
-                    ssd=zone.has_ssd(),
-                    free_bytes=zone.free_bytes(),
+                    standard=zone.storage(),
+                    ssd=zone.storage(use_ssd=True) if zone.has_ssd() else None,
                     servers=tuple(server.id for server in zone.inventory.servers),
                 )
             )

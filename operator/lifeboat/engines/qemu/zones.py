@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from lifeboat.engines.contract import Refused, Unreachable
+from lifeboat.engines.facts import Storage
 from lifeboat.engines.qemu import files
 from lifeboat.engines.qemu.inventory import (
     LONG_NAME,
@@ -96,12 +97,16 @@ class Zone:
         return self.inventory.limits.memory or int(psutil.virtual_memory().total)
 
     def free_bytes(self, *, use_ssd: bool = False) -> int:
-        """How much room a storage tier has. Blocking."""
+        """How much room a storage tier has left. Blocking."""
+        return self.storage(use_ssd=use_ssd).free_bytes
+
+    def storage(self, *, use_ssd: bool = False) -> Storage:
+        """The file system on which a storage tier lies, or is going to. Blocking."""
         folder = self.tier(use_ssd)
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
         usage = os.statvfs(folder)
-        return usage.f_bavail * usage.f_frsize
+        return Storage(usage.f_blocks * usage.f_frsize, usage.f_bavail * usage.f_frsize)
 
 
 class Zones:

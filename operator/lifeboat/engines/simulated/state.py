@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from lifeboat.engines.contract import Capabilities, NoSpace, Refused, Unreachable
-from lifeboat.engines.facts import Disk, Hardware, MachineState, ReplicaState, ServerFacts, SiteFacts
+from lifeboat.engines.facts import Disk, Hardware, MachineState, ReplicaState, ServerFacts, SiteFacts, Storage
 from lifeboat.engines.ledger import Ledger, ScriptOutcome
 from lifeboat.engines.verbs import Shape
 
@@ -146,6 +146,10 @@ class ZoneRecord:
     def free_bytes(self) -> int:
         """What is left of the zone's storage."""
         return 0 if self.filled else max(0, self.capacity_bytes - self.used_bytes)
+
+    def storage(self) -> Storage:
+        """The zone's storage, which all its tiers share."""
+        return Storage(self.capacity_bytes, self.free_bytes)
 
     def need(self, size: int) -> None:
         """Raise `NoSpace` where `size` more bytes do not fit."""

@@ -75,8 +75,8 @@ def _zone_fact(zone: ZoneRecord | None, name: str) -> Fact[SiteFacts]:
             elastic_ips=MappingProxyType(dict(zone.elastic_ips)),
             cpu=zone.cpu,
             memory_bytes=zone.memory_bytes,
-            ssd=zone.ssd,
-            free_bytes=zone.free_bytes,
+            standard=zone.storage(),
+            ssd=zone.storage() if zone.ssd else None,
             servers=tuple(sid for sid, source in zone.servers.items() if not source.removed),
         )
     return Known(zone.facts)

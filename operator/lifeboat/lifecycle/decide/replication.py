@@ -173,7 +173,7 @@ def start_refusal(view: View, draft: Draft) -> Notice | None:
             f"zone {target.zone} has no network {network!r}; it has: "
             f"{', '.join(sorted(n.name for n in target.networks)) or 'none'}",
         )
-    if replication.use_ssd and not target.ssd:
+    if replication.use_ssd and target.ssd is None:
         return Notice(reasons.NO_SSD, f"zone {target.zone} has no SSD tier; leave useSSD out")
     if replication.bandwidth_limit is not None and not view.capabilities.bandwidth_limit:
         return Notice(reasons.NOT_SUPPORTED, "this engine has no bandwidth limit; leave bandwidthLimit out")

@@ -138,7 +138,7 @@ def _site_inventory(
         ),
         cpu=facts.cpu,
         memory=facts.memory_bytes,
-        ssd=facts.ssd,
+        ssd=facts.ssd is not None,
     )
 
 
