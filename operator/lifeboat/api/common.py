@@ -153,7 +153,9 @@ class PostScript(Model):
 class Instance(Model):
     """What the recovered server is to be; what is absent is as the source has it."""
 
-    name: Id | None = Field(None, description="The server's name at the site. Absent: derived from the source's.")
+    name: Id | None = Field(
+        None, description="The host name that its network gives the server. Absent: the id of the source."
+    )
     cpu: int | None = Field(None, ge=1, description="The number of virtual CPUs. Absent: as the source has.")
     memory: Quantity | None = Field(None, description="Memory, such as 4Gi. Absent: as the source has.")
     network: Id | None = Field(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psutil
 import pytest
 
 from lifeboat.engines.contract import Refused, Retry, Underway, Unreachable
@@ -239,6 +242,21 @@ async def test_a_machine_that_died_is_failed_with_the_reason_and_started_again_o
     assert seen.reason
     assert (await world.launch("machine", "point")).state is MachineState.RUNNING
     assert await world.holds("machine", 0, 7, "0")
+
+
+async def test_the_network_gives_a_server_its_name(world: World) -> None:
+    def hostname(pid: int | None) -> str:
+        options = psutil.Process(pid).cmdline()
+        return str(json.loads(options[options.index("-netdev") + 1])["hostname"])
+
+    await world.replicate()
+    await world.perform(TakePoint("point"))
+    shape = Shape(cpu=1, memory_bytes=64 * MIB, network="app", isolated=True)
+    await world.perform(Launch("named", "point", replace(shape, name="orders-2")), Launch("unnamed", "point", shape))
+    machines = world.b / "machines" / SERVER
+    assert hostname(machine.running(machines / "named")) == "orders-2"
+    assert hostname(machine.running(machines / "unnamed")) == SERVER
+    assert hostname(machine.running(world.source)) == SERVER
 
 
 async def test_disks_that_two_machines_share_go_with_the_last(world: World) -> None:

@@ -46,9 +46,13 @@ class MachineDisk:
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """What a machine is made of. `folder` is where it runs; `address` is the one that its network's DHCP gives out."""
+    """What a machine is made of. `folder` is where it runs.
+
+    `address` and `hostname` are what its network's DHCP gives out.
+    """
 
     name: str
+    hostname: str
     folder: Path
     cpu: int
     memory_bytes: int
@@ -115,6 +119,7 @@ def command_line(spec: MachineSpec, accel: str) -> list[str]:
         "id": NIC,
         "net": spec.network.cidr,
         "dhcpstart": spec.address,
+        "hostname": spec.hostname,
         "restrict": True,
         "ipv6": False,
     }

@@ -109,6 +109,7 @@ class SiteServer:
             return machine_spec(self.zone, self.what)
         return MachineSpec(
             name=self.server_id,
+            hostname=self.server_id,
             folder=self.folder,
             cpu=self.what.cpu,
             memory_bytes=self.what.memory,
@@ -220,6 +221,7 @@ def machine_spec(zone: Zone, record: MachineRecord) -> MachineSpec:
         disks.append(MachineDisk(name, file, tuple(below)))
     return MachineSpec(
         name=record.name,
+        hostname=record.display_name or record.server_id,
         folder=zone.machine_folder(record.server_id, record.name),
         cpu=record.cpu,
         memory_bytes=record.memory_bytes,
