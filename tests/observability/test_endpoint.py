@@ -131,9 +131,15 @@ def test_what_was_left_alone_for_weeks(watched: Watched) -> None:
     watched.clock.behind = timedelta()
     site.edit(Drill, "left", {"running": False})
     site.edit(Failover, "lost", {"commit": True})
+    watched.until_firing(("LifeboatNotProtected", "mail"))
+    site.edit(ProtectedServer, "mail", {"replication": {"direction": "Reverse"}})
     site.create(Drill, "again", {"serverRef": {"name": "web"}, "checks": PASSES})
     watched.until_clear(
-        "LifeboatDrillLeftRunning", "LifeboatFailoverNotCommitted", "LifeboatNoNewRecoveryPoint", "LifeboatNotDrilled"
+        "LifeboatDrillLeftRunning",
+        "LifeboatFailoverNotCommitted",
+        "LifeboatNoNewRecoveryPoint",
+        "LifeboatNotDrilled",
+        "LifeboatNotProtected",
     )
 
 
