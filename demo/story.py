@@ -15,8 +15,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from demo import rows
+from demo import rows, web
 from demo.world import World, WorldError, phase_is, ready
 from lifeboat.engines.qemu import machine
 
@@ -223,11 +221,9 @@ def _rehearse(world: World, console: Console, log: Path, figures: Figures) -> No
 
 
 def _fetch(host: str) -> str:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{host}/cgi-bin/rows", timeout=20) as answer:
-            return str(answer.read(200).decode().strip())
-    except urllib.error.URLError as error:
+        return web.get(f"http://{host}/cgi-bin/rows", 20.0).strip()
+    except OSError as error:
         raise WorldError(f"http://{host}/cgi-bin/rows does not answer: {error}") from error
 
 

@@ -16,8 +16,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +23,7 @@ from typing import Any, Final
 
 import psutil
 
-from demo import guest
+from demo import guest, web
 from demo.controlplane import ControlPlane, binaries
 from demo.helm import CHART, helm, program
 from lifeboat.api import crd
@@ -303,12 +301,11 @@ def _reap(process: psutil.Process) -> None:
 
 
 def _answers(port: int) -> bool:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
-            return int(answer.status) == 200
-    except (OSError, urllib.error.URLError):
+        web.get(f"http://127.0.0.1:{port}/readyz", 2.0)
+    except OSError:
         return False
+    return True
 
 
 def _free_port() -> int:

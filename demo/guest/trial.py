@@ -9,13 +9,12 @@ import socket
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from demo import web
 from demo.cache import BuildError
 
 HOST: Final = "127.0.0.1"
@@ -119,13 +118,7 @@ class Trial:
         Raises:
             OSError: No answer, or one that is not a success.
         """
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(f"http://{HOST}:{self.ports[80]}{path}", timeout=timeout) as answer:
-                return str(answer.read().decode())
-        except urllib.error.HTTPError as error:
-            with error:
-                raise OSError(f"{path}: {error.code} {error.read().decode()}") from None
+        return web.get(f"http://{HOST}:{self.ports[80]}{path}", timeout)
 
     def agent(self, command: str, arguments: dict[str, object] | None = None, timeout: float = 5.0) -> object:
         """Return what the guest agent answers.

@@ -6,14 +6,13 @@ import contextlib
 import shutil
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from demo import guest
+from demo import guest, web
 from demo.guest import blank_disk, copy_disks
 from demo.world import NAMESPACE, RELEASE, World
 from tests import rights
@@ -94,12 +93,10 @@ class Site:
 
     def get(self, path: str, *, seconds: float = 60.0) -> str:
         """The body of an answer, waiting until the machine gives one."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         deadline = time.monotonic() + seconds
         while True:
             try:
-                with opener.open(f"http://{self.host}{path}", timeout=10) as answer:
-                    return str(answer.read().decode().strip())
+                return web.get(f"http://{self.host}{path}", 10.0).strip()
             except OSError:
                 if time.monotonic() > deadline:
                     raise

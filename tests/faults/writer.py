@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-import urllib.request
 from collections.abc import Collection
 from dataclasses import dataclass
+
+from demo import web
 
 _PAUSE_SECONDS = 0.2
 _ANSWER_SECONDS = 5.0
@@ -35,7 +36,6 @@ class Writer:
         self._changed = threading.Condition()
         self._idle = True
         self._ended = False
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
@@ -113,9 +113,7 @@ class Writer:
                 self._changed.wait_for(lambda: self._ended or self._host is None, _PAUSE_SECONDS)
 
     def _write(self, host: str, number: int) -> bool:
-        url = f"http://{host}/cgi-bin/write?n={number}"
         try:
-            with self._opener.open(url, timeout=_ANSWER_SECONDS) as answer:
-                return bool(answer.read().strip() == b"ok")
+            return web.get(f"http://{host}/cgi-bin/write?n={number}", _ANSWER_SECONDS).strip() == "ok"
         except OSError:
             return False

@@ -10,10 +10,10 @@ import contextlib
 import os
 import random
 import signal
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from demo import web
 from demo.controlplane.plane import ControlPlaneError
 from lifeboat.engines.ledger import Direction
 from tests.faults.relay import Relay
@@ -153,12 +153,11 @@ def server_killed(hurt: Hurt) -> Undo | None:
 
 def server_reboots(hurt: Hurt) -> Undo | None:
     """The guest reboots by itself."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{_place(hurt).host}/cgi-bin/reboot", timeout=5):
-            return None
+        web.get(f"http://{_place(hurt).host}/cgi-bin/reboot", 5.0)
     except OSError as error:
         raise NotNow from error
+    return None
 
 
 def launched_killed(hurt: Hurt) -> Undo | None:

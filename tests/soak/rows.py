@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from demo import web
 from lifeboat.engines.contract import Retry
 from lifeboat.engines.ledger import Attempt, FailoverStage, Ledger
 from lifeboat.lifecycle.machines import failover_machine
@@ -192,9 +192,7 @@ def _rows(host: str, due: set[int]) -> set[int] | None:
 
 
 def _get(host: str, path: str, seconds: float) -> str | None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{host}{path}", timeout=seconds) as answer:
-            return str(answer.read().decode().strip())
-    except (OSError, ValueError):
+        return web.get(f"http://{host}{path}", seconds).strip()
+    except OSError:
         return None
