@@ -14,6 +14,7 @@ import yaml
 
 from demo.controlplane import ControlPlane, binaries
 from demo.helm import CHART, program
+from tests.chart import prometheus_operator
 
 ROOT = CHART.parent.parent
 PAGE = ROOT / "docs" / "how-to" / "install.md"
@@ -76,8 +77,7 @@ class Reader:
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
     with ControlPlane(tmp_path / "controlplane") as plane:
-        plane.kubectl("apply", "-f", str(Path(__file__).parent / "prometheus-operator-crds.yaml"))
-        plane.kubectl("wait", "--for=create", "crd/servicemonitors.monitoring.coreos.com", "--timeout=30s")
+        prometheus_operator.install(plane)
         yield Reader(plane, tmp_path)
 
 

@@ -18,9 +18,9 @@ from demo.helm import CHART, HelmError, helm
 from lifeboat import settings
 from lifeboat.api import crd
 from lifeboat.engines.qemu.zones import Zones
+from tests.chart import prometheus_operator
 from tests.chart.charts import NAMESPACE, SERVED, SETS, ZONES, Stored, Values, one, render
 
-HERE = Path(__file__).parent
 DEMO = CHART.parent.parent / "demo" / "zones"
 RESTRICTED = "restricted"
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
@@ -35,10 +35,7 @@ def plane(control_plane: ControlPlane) -> ControlPlane:
         control_plane.kubectl(
             "apply", "-f", "-", stdin=json.dumps({"kind": "Namespace", "apiVersion": "v1", "metadata": metadata})
         )
-    control_plane.kubectl("apply", "-f", str(HERE / "prometheus-operator-crds.yaml"))
-    control_plane.kubectl("wait", "--for=create", "crd/servicemonitors.monitoring.coreos.com", "--timeout=30s")
-    names = [f"crd/{plural}.monitoring.coreos.com" for plural in ("servicemonitors", "prometheusrules")]
-    control_plane.kubectl("wait", "--for=condition=Established", *names, "--timeout=30s")
+    prometheus_operator.install(control_plane)
     return control_plane
 
 
