@@ -64,6 +64,21 @@ def test_a_server_is_started_seen_and_stopped(
     assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["web-1", "stopped"]
 
 
+@needs_qemu
+def test_in_a_zone_that_is_cut_off_its_owner_may_look_and_stop_and_not_start(
+    zone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIFEBOAT_ACCEL", "tcg")
+    assert main(["machine", "start", str(zone), "web-1"]) == client.FINE
+    (zone / "DOWN").touch()
+    capsys.readouterr()
+    assert main(["machine", "list", str(zone), "web-1"]) == client.FINE
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["web-1", "running"]
+    assert main(["machine", "stop", str(zone), "web-1"]) == client.FINE
+    assert main(["machine", "start", str(zone), "web-1"]) == client.SILENT
+    assert "zone zone-a does not answer" in capsys.readouterr().err
+
+
 def test_a_fenced_server_is_not_started(zone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = zone / "servers" / "web-1"
     folder.mkdir(parents=True)

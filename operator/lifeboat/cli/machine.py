@@ -1,7 +1,8 @@
 """`lifeboat machine`: start, stop and list the servers of a zone, for whoever runs the zone of the qemu engine.
 
 It works on the zone's folder and needs no cluster. It stops where the engine stops: a fenced server, whose work another
-zone has taken over, is not started by anybody.
+zone has taken over, is not started by anybody. Neither is one of a zone that is cut off, which another zone may have
+taken over without being able to say so; to stop one there is what its owner has to be able to do.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def run(arguments: Namespace) -> int:
 
 async def _run(arguments: Namespace) -> None:
     folder: Path = arguments.zone.resolve()
-    zone = Zones(folder.parent).zone(folder.name)
+    zone = Zones(folder.parent).zone(folder.name, at_hand=arguments.verb != "start")
     servers = Servers(Monitors(), Guests(), clock.now)
     match arguments.verb:
         case "start":

@@ -120,8 +120,10 @@ class Zones:
         """A zone's folder, there or not."""
         return self._folder / checked_name(name, "zone")
 
-    def zone(self, name: str) -> Zone:
+    def zone(self, name: str, *, at_hand: bool = False) -> Zone:
         """A zone that answers. Blocking, but short: one `stat` or two unless the inventory changed.
+
+        `at_hand`: for whoever is at its host, and reaches it while it answers nobody else.
 
         Raises:
             Unreachable: it does not.
@@ -131,7 +133,7 @@ class Zones:
         path = folder / INVENTORY
         try:
             with files.disk_errors(name):
-                if (folder / DOWN).exists():
+                if not at_hand and (folder / DOWN).exists():
                     raise Unreachable(f"zone {name} does not answer")
                 found = path.stat()
         except FileNotFoundError as error:
