@@ -10,7 +10,7 @@ WORKERS ?= $(if $(filter 0,$(shell id -u)),2,0)
 LOCKS := requirements.lock requirements-build.lock requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo image sbom test test-image test-evaluation test-unit test-engines test-chart test-argocd test-faults soak lint up down crds clean
+.PHONY: demo image sbom test test-image test-evaluation test-unit test-engines test-chart test-docs test-argocd test-faults soak lint up down crds clean
 
 # The whole story on this machine: protect, replicate, drill, lose a zone, fail over, commit, and go home.
 demo: $(READY)
@@ -39,6 +39,11 @@ test-engines: $(READY)
 # The chart: linted, rendered, judged by a real API server, installed, upgraded and uninstalled by the real Helm.
 test-chart: $(READY)
 	$(PYTEST) tests/chart
+
+# What the pages of the docs tell to type is typed, as it stands there, in a world made as they say: some minutes.
+test-docs: $(READY)
+	$(BIN)/python -m demo prepare
+	$(PYTEST) tests/docs
 
 # A real Argo CD syncs from a git repository to real machines: a few minutes, and 6 more for its build the first time.
 test-argocd: $(READY)

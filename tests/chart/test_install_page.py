@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +12,11 @@ import yaml
 
 from demo.controlplane import ControlPlane, binaries
 from demo.helm import CHART, program
+from tests import pages
 from tests.chart import prometheus_operator
+from tests.pages import ROOT
 
-ROOT = CHART.parent.parent
 PAGE = ROOT / "docs" / "how-to" / "install.md"
-BLOCK = re.compile(r"^```(sh|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 IN_A_POD = " exec "
 """Nobody starts pods here; tests/image does in the image what these do."""
 
@@ -35,28 +33,8 @@ class Reader:
         (programs / "kubectl").symlink_to(binaries() / "kubectl")
         for each in ("charts", "crds", "demo"):
             (folder / each).symlink_to(ROOT / each)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HELM_", "KUBE"))}
-        self._environment = {
-            **kept,
-            "HOME": str(folder),
-            "KUBECONFIG": str(plane.kubeconfig),
-            "PATH": f"{programs}:{kept['PATH']}",
-        }
-
-    def types(self, block: str) -> str:
-        """Type a block of commands; the first that fails ends it."""
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block],
-            cwd=self.folder,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        self.shell = pages.Shell(folder)
+        self.shell.types(f"export HOME={folder} KUBECONFIG={plane.kubeconfig} PATH={programs}:$PATH")
 
     def saves(self, block: str) -> None:
         """Save a file that begins with its name."""
@@ -88,13 +66,13 @@ def answer(said: list[tuple[str, str]], words: str) -> str:
 
 def test_every_command_on_the_page_does_what_it_says(reader: Reader) -> None:
     said, left_out = [], []
-    for language, block in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
-        if language == "yaml":
-            reader.saves(block)
-        elif IN_A_POD in block:
+    for block in pages.blocks(PAGE):
+        if block.language == "yaml":
+            reader.saves(block.text)
+        elif block.language == pages.SHELL and IN_A_POD in block.text:
             left_out.append(block)
-        else:
-            said.append((block, reader.types(block)))
+        elif block.language == pages.SHELL:
+            said.append((block.text, reader.shell.types(block.text)))
             reader.deploys()
     assert len(left_out) == 1
     assert 'deployment "lifeboat" successfully rolled out' in answer(said, "rollout status")
