@@ -31,6 +31,7 @@ class Watcher:
         self._living = living
         self._end = threading.Event()
         self._seen: set[str] = set()
+        self._unreached: set[tuple[str, int]] = set()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="watch", daemon=True)
 
     def start(self) -> None:
@@ -92,8 +93,16 @@ class Watcher:
             self._book.count(f"{'failbacks' if record.failback else 'failovers'} {record.stage.value}")
 
     def _beside_each_other(self, server: str, serve: set[str], ledger: Ledger) -> None:
-        """More than one may serve only while a fence was ordered and is not confirmed, and no two of one failover."""
-        if len(serve) < 2:
+        """More than one may serve only while a fence was ordered and is not confirmed, and no two of one failover.
+
+        And while a failback is rolled back whose own zone went silent: who asks for the source then is told that the
+        other one may go on until its zone answers.
+        """
+        record = ledger.failover
+        rolls_home_back = record is not None and record.failback and record.stage is FailoverStage.ROLLING_BACK
+        if rolls_home_back and not self._world.answers(PAIR.primary_zone):
+            self._unreached.add((server, ledger.epoch))
+        if len(serve) < 2 or (rolls_home_back and (server, ledger.epoch) in self._unreached):
             return
         names = ", ".join(sorted(serve))
         if ledger.fence is None:
