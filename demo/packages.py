@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from demo.cache import BuildError, run_with_progress
 
-Purpose = Literal["python", "controlplane", "engine", "guest", "image", "argocd"]
+Purpose = Literal["python", "controlplane", "engine", "guest", "image", "argocd", "ceph"]
 SBIN: Final = "/usr/sbin:/sbin"
 
 
@@ -61,6 +61,17 @@ REQUIREMENTS: Final = (
 ARGOCD: Final = (
     Requirement("redis-server", "redis-server", ("argocd",)),
     Requirement("git", "git", ("argocd",)),
+)
+# Wanted by what runs on real Ceph alone, which asks for them itself: demo.ceph.
+CEPH: Final = (
+    Requirement("ceph-mon", "ceph-mon", ("ceph",)),
+    Requirement("ceph-mgr", "ceph-mgr", ("ceph",)),
+    Requirement("ceph-osd", "ceph-osd", ("ceph",)),
+    Requirement("ceph-common", "rbd", ("ceph",)),
+    Requirement("rbd-mirror", "rbd-mirror", ("ceph",)),
+    Requirement("python3-rados", "/usr/lib/python3/dist-packages/rados.cpython-311-x86_64-linux-gnu.so", ("ceph",)),
+    Requirement("python3-rbd", "/usr/lib/python3/dist-packages/rbd.cpython-311-x86_64-linux-gnu.so", ("ceph",)),
+    Requirement("qemu-block-extra", "/usr/lib/x86_64-linux-gnu/qemu/block-rbd.so", ("ceph",)),
 )
 
 
