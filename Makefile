@@ -10,7 +10,7 @@ WORKERS ?= $(if $(filter 0,$(shell id -u)),2,0)
 LOCKS := requirements.lock requirements-build.lock requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo image sbom test test-image test-evaluation test-unit test-engines test-chart test-docs test-argocd test-faults soak lint up down crds clean
+.PHONY: demo image sbom test test-image test-evaluation test-unit test-engines test-chart test-docs test-argocd test-ceph test-faults soak lint up down crds clean
 
 # The whole story on this machine: protect, replicate, drill, lose a zone, fail over, commit, and go home.
 demo: $(READY)
@@ -50,6 +50,10 @@ test-argocd: $(READY)
 	$(BIN)/python -m demo prepare
 	$(BIN)/python -m demo.argocd.build
 	$(PYTEST) tests/argocd
+
+# Two real Ceph clusters that mirror to each other, in memory: about a minute, and Debian's packages of Ceph the first time.
+test-ceph: $(READY)
+	$(BIN)/python -m pytest -n 0 tests/ceph
 
 # Each thing that can go wrong in each phase in which a server can be, on real machines, cell by cell. `make test` runs
 # one for each group of phases. CELLS chooses some, as pytest's -k: make test-faults CELLS=FullSync

@@ -1,0 +1,58 @@
+"""What is done to the mirroring of images. Each call does one thing, and doing it again finds it done."""
+
+from __future__ import annotations
+
+import rbd
+
+from lifeboat.engines.ceph.worker.cluster import Cluster
+
+
+def enable(cluster: Cluster, pool: str, images: list[str]) -> None:
+    """Mirror images by their journals, which each gets where it has none."""
+    with cluster.pool(pool) as ioctx:
+        for name in images:
+            with rbd.Image(ioctx, name) as image:
+                if not image.features() & rbd.RBD_FEATURE_JOURNALING:
+                    image.update_features(rbd.RBD_FEATURE_JOURNALING, True)  # noqa: FBT003 - the bindings take it so
+                info = image.mirror_image_get_info()
+                if info["state"] != rbd.RBD_MIRROR_IMAGE_ENABLED:
+                    image.mirror_image_enable(rbd.RBD_MIRROR_IMAGE_MODE_JOURNAL)
+
+
+def disable(cluster: Cluster, pool: str, images: list[str]) -> None:
+    """Mirror images no more. Of one that is primary the image here stays, and the copy of it is deleted."""
+    with cluster.pool(pool) as ioctx:
+        for name in images:
+            try:
+                with rbd.Image(ioctx, name) as image:
+                    if image.mirror_image_get_info()["state"] == rbd.RBD_MIRROR_IMAGE_ENABLED:
+                        image.mirror_image_disable(False)  # noqa: FBT003 - the bindings take it so
+            except rbd.ImageNotFound:
+                continue
+
+
+def promote(cluster: Cluster, pool: str, images: list[str], *, force: bool) -> None:
+    """Make copies writable. By force they become histories of their own, which never follow the other side again."""
+    with cluster.pool(pool) as ioctx:
+        for name in images:
+            with rbd.Image(ioctx, name) as image:
+                info = image.mirror_image_get_info()
+                if info["state"] == rbd.RBD_MIRROR_IMAGE_ENABLED and not info["primary"]:
+                    image.mirror_image_promote(force)
+
+
+def demote(cluster: Cluster, pool: str, images: list[str]) -> None:
+    """Make images read-only, so that their copies can be promoted without force."""
+    with cluster.pool(pool) as ioctx:
+        for name in images:
+            with rbd.Image(ioctx, name) as image:
+                if image.mirror_image_get_info()["primary"]:
+                    image.mirror_image_demote()
+
+
+def resync(cluster: Cluster, pool: str, images: list[str]) -> None:
+    """Ask rbd-mirror to throw these copies away and to copy all anew."""
+    with cluster.pool(pool) as ioctx:
+        for name in images:
+            with rbd.Image(ioctx, name) as image:
+                image.mirror_image_resync()
