@@ -8,12 +8,13 @@ import json
 import signal
 import socket
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from lifeboat.engines.contract import NoSpace, Refused, Retry
 from lifeboat.engines.facts import ReplicaState
-from lifeboat.engines.qemu import machine, mirror
+from lifeboat.engines.qemu import lines, machine, mirror, processes
 from lifeboat.engines.verbs import LimitBandwidth, ResumeReplication, StopReplication, TakePoint
 from tests.engines.qemu.conftest import MIB, SERVER, World, reads
 
@@ -142,6 +143,20 @@ async def test_a_point_of_an_interrupted_replica_is_its_last_consistent_state(wo
     await world.reaches(ReplicaState.SYNCED)
     await world.launch("kept", "kept")
     assert await world.holds("kept", 0, 1, "0")
+
+
+async def test_what_is_frozen_after_a_break_is_never_younger_than_the_break(world: World) -> None:
+    await world.replicate()
+    await world.write(0, 1, "0")
+    await processes.kill(world.source / lines.PID)
+    broken = datetime.now(UTC)
+    await world.reaches(ReplicaState.INTERRUPTED)
+    await world.write(0, 2, "0")
+    await asyncio.sleep(max(0.0, 1.5 - (datetime.now(UTC) - broken).total_seconds()))  # times have to differ
+    await world.perform(TakePoint("before"), StopReplication(freeze_as="tip"))
+    times = {point.name: point.time for point in (await world.replica()).points}
+    assert times["before"] <= broken + timedelta(seconds=0.5)
+    assert abs(times["tip"] - times["before"]) < timedelta(milliseconds=1), "nothing arrived in between"
 
 
 async def test_a_resync_that_is_cut_off_leaves_a_point_that_says_why_it_cannot_be_used(world: World) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -95,6 +96,11 @@ async def prepare(zone: Zone, record: ReplicaRecord, point: PointRecord) -> Repl
     assert record.tip is not None  # noqa: S101  # the caller has seen that there is a tip
     layer = Layer(number=record.next_layer, disks=tuple(disk.name for disk in record.disks), ssd=record.ssd)
     await create_files(zone, record, layer, record.layer(record.tip))
+    # The time of a tip's files is that of the last write that arrived. Until one does, the tip is as old as the point
+    # that it stands on: while the copy is interrupted, that is older than these files.
+    moment = point.time.timestamp()
+    for path in layer_files(zone, record, layer):
+        await asyncio.to_thread(os.utime, path, (moment, moment))
     return save_replica(zone, record.model_copy(update={"pending": Pending(layer=layer, point=point)}))
 
 
