@@ -97,13 +97,15 @@ def ensure(wanted: Iterable[Requirement] = REQUIREMENTS) -> None:
             print(f"  {requirement.probe} (Debian package {requirement.package})", file=sys.stderr)
         print(f"on Debian: apt-get install --no-install-recommends {' '.join(packages)}", file=sys.stderr)
         sys.exit(2)
-    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages]
+    # Another installation at the same time is waited for.
+    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
+    install = [*apt, "install", "-qq", "-y", "--no-install-recommends", *packages]
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     # Lists that are there may do; they are fetched only when they do not.
     known = subprocess.run([*install[: -len(packages)], "--dry-run", *packages], capture_output=True, check=False)
     try:
         if known.returncode != 0:
-            run_with_progress("refreshing the package lists", ["apt-get", "-qq", "update"], env=env)
+            run_with_progress("refreshing the package lists", [*apt, "-qq", "update"], env=env)
         run_with_progress(f"installing {' '.join(packages)}", install, env=env)
     except BuildError as error:
         print(error, file=sys.stderr)

@@ -16,6 +16,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Mapping
@@ -85,10 +86,13 @@ def wait(until: float, *lines: Line) -> Line | None:
 def connect(path: Path) -> Line:
     """Open the agent's line and drop what an earlier caller left in it; the folder of `path` is the current one."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(_ANSWER)
+    # Connecting waits for room in the socket's queue, which Python's own time limit does not.
+    seconds, microseconds = int(_ANSWER), int(_ANSWER % 1 * 1_000_000)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, microseconds))
     try:
         # By its name alone: a socket's path may have 108 bytes.
         connection.connect(path.name)
+        connection.settimeout(_ANSWER)
         agent = Line(connection)
         token = time.time_ns() & 0x7FFFFFFF
         agent.send({"execute": "guest-sync-delimited", "arguments": {"id": token}}, prefix=b"\xff")

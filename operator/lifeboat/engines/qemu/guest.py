@@ -21,7 +21,7 @@ from typing import Any
 
 from lifeboat.engines.contract import ExecResult, Retry, Script
 from lifeboat.engines.ledger import ScriptOutcome
-from lifeboat.engines.qemu.qmp import CommandFailed, Silent, log_command, owner, reachable
+from lifeboat.engines.qemu.qmp import CommandFailed, Silent, connect, log_command, owner
 
 _PROBE = 0.5
 _SLOW_PROBE = 4.0
@@ -132,8 +132,7 @@ class Guests:
         lock = self._locks.setdefault(socket, asyncio.Lock())
         try:
             async with asyncio.timeout(seconds), lock:
-                with reachable(socket) as path:
-                    reader, writer = await asyncio.open_unix_connection(path, limit=_LIMIT)
+                reader, writer = await asyncio.open_unix_connection(sock=await connect(socket), limit=_LIMIT)
                 try:
                     agent = Agent(reader, writer, socket, next(self._tokens))
                     await agent.synchronise()

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import socket as sockets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 
 DEADLINE = 3.0
+# A socket's queue is looked at this often for a free place: the kernel wakes nobody who waits for one.
+_QUEUE = 0.02
 
 
 class CommandFailed(Retry):
@@ -62,6 +65,32 @@ def reachable(socket: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{socket.name}"
     finally:
         os.close(folder)
+
+
+async def connect(socket: Path) -> sockets.socket:
+    """Connect to a UNIX socket once there is room for one more in its queue; the caller's deadline bounds the wait.
+
+    A monitor's queue holds two, and who gave up on a process that stood still left one there. To a queue that is full,
+    connecting without blocking fails with EAGAIN, which asyncio takes for a connection under way, and then for one.
+
+    Raises:
+        Silent: the folder is not there.
+        OSError: nobody listens.
+    """
+    connection = sockets.socket(sockets.AF_UNIX)
+    connection.settimeout(0)
+    try:
+        with reachable(socket) as path:
+            while True:
+                try:
+                    connection.connect(path)
+                except BlockingIOError:
+                    await asyncio.sleep(_QUEUE)
+                else:
+                    return connection
+    except BaseException:
+        connection.close()
+        raise
 
 
 class Session:
@@ -111,8 +140,7 @@ class Monitors:
         try:
             async with asyncio.timeout(seconds), lock:
                 try:
-                    with reachable(socket) as path:
-                        await client.connect(path)
+                    await client.connect(await connect(socket))
                     yield Session(client, socket)
                 finally:
                     await _hang_up(client)
