@@ -18,8 +18,9 @@ from demo.cache import BuildError, cache_root, locked
 from demo.guest.debian import Package, resolve
 from demo.guest.parts import MIB, data_disk, system_disk
 from demo.guest.system import database, kernel_and_initramfs, root_tree
-from demo.guest.trial import Trial, kvm_works
+from demo.guest.trial import Trial
 from demo.packages import absent, requirements
+from lifeboat.engines.qemu import machine
 
 HERE: Final = Path(__file__).parent
 KERNEL_PACKAGES: Final = ("linux-image-cloud-amd64", "busybox-static")
@@ -148,7 +149,7 @@ def _build(
 
 
 def _first_boot(disks: list[Path], kind: Flavour) -> None:
-    accelerator = "kvm" if kvm_works() else "tcg"
+    accelerator = machine.accelerator()
     print(f"booting it once ({accelerator}) to make its database: one to five minutes ...", flush=True)
     with Trial(disks, accelerator=accelerator, memory_mib=kind.memory_mib, ports=kind.ports) as guest:
         guest.until("on the web", lambda: guest.get("/", 0.5), 120)

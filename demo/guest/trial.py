@@ -20,35 +20,7 @@ from demo.cache import BuildError
 HOST: Final = "127.0.0.1"
 ADDRESS: Final = "10.20.0.15"
 POLL_SECONDS: Final = 0.05
-# A boot sector that says hello to QEMU's debug-exit device: mov dx, 0xf4; mov al, 0x10; out dx, al; hlt; jmp -3.
-HELLO: Final = bytes.fromhex("baf400b010eef4ebfd").ljust(510, b"\0") + b"\x55\xaa"
-HELLO_CODE: Final = 0x10 << 1 | 1
 T = TypeVar("T")
-
-
-def kvm_works(deadline: float = 2.0) -> bool:
-    """Whether a guest runs under KVM here, found out by booting one of a single sector.
-
-    That /dev/kvm is there proves little: inside other virtual machines opening it may hang, QEMU may give up over a
-    register, or a guest may run slower than emulated. A machine that is good for anything needs a fifth of a second.
-    """
-    with tempfile.NamedTemporaryFile(prefix="lifeboat-kvm-") as disk:
-        disk.write(HELLO.ljust(1024 * 1024, b"\0"))
-        disk.flush()
-        command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35"]
-        command += ["-accel", "kvm", "-cpu", "max", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
-        command += ["-drive", f"file={disk.name},format=raw,if=virtio"]
-        quiet = subprocess.DEVNULL
-        probe = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
-        try:
-            return probe.wait(deadline) == HELLO_CODE
-        except subprocess.TimeoutExpired:
-            probe.kill()
-        try:
-            probe.wait(1)
-        except subprocess.TimeoutExpired:
-            probe.returncode = -9  # it hangs in the kernel and will not die: leave it
-        return False
 
 
 def qemu_command(
