@@ -27,7 +27,7 @@ from rich.table import Table
 
 from demo import rows, web
 from demo.world import World, WorldError, phase_is, ready
-from lifeboat.engines.qemu import machine
+from lifeboat.host import machine
 
 SOURCE = "127.0.11.5"
 RECOVERED = "127.0.10.5"

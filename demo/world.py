@@ -27,7 +27,7 @@ from demo import guest, web
 from demo.controlplane import ControlPlane, binaries
 from demo.helm import CHART, helm, program
 from lifeboat.api import crd
-from lifeboat.engines.qemu import processes
+from lifeboat.host import processes
 
 HERE: Final = Path(__file__).parent
 MANIFESTS: Final = HERE / "manifests"

@@ -20,7 +20,7 @@ from demo.guest.parts import MIB, data_disk, system_disk
 from demo.guest.system import database, kernel_and_initramfs, root_tree
 from demo.guest.trial import Trial
 from demo.packages import absent, requirements
-from lifeboat.engines.qemu import machine
+from lifeboat.host import machine
 
 HERE: Final = Path(__file__).parent
 KERNEL_PACKAGES: Final = ("linux-image-cloud-amd64", "busybox-static")

@@ -17,8 +17,9 @@ from demo.guest import GuestImage, build, copy_disks
 from lifeboat.engines.contract import Retry, Target
 from lifeboat.engines.facts import Known, ReplicaState, Way
 from lifeboat.engines.ledger import Direction
-from lifeboat.engines.qemu import forwards, records
+from lifeboat.engines.qemu import records
 from lifeboat.engines.verbs import ReleaseReplica, RemoveMachine, StopReplication, Unfence, Verb
+from lifeboat.host import forwards
 from tests.engines.harness import known
 from tests.engines.qemu_harness import SOURCE_ADDRESS, Zones
 

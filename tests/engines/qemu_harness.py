@@ -26,8 +26,9 @@ import yaml
 from lifeboat.engines.contract import Engine, Pair, Refused
 from lifeboat.engines.facts import Way
 from lifeboat.engines.ledger import Direction
-from lifeboat.engines.qemu import machine, processes, records, storage_daemon
+from lifeboat.engines.qemu import records, storage_daemon
 from lifeboat.engines.qemu.engine import QemuEngine
+from lifeboat.host import machine, processes
 
 MIB = 1 << 20
 SOURCE_ADDRESS = "10.71.0.20"

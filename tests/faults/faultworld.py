@@ -26,7 +26,7 @@ import yaml
 from demo import guest
 from demo.guest import copy_disks
 from demo.world import NAMESPACE, WorldError, end, phase_is, ready
-from lifeboat.engines.qemu import processes
+from lifeboat.host import processes
 from tests.faults.places import RECOVERED, SOURCE, Places
 from tests.faults.relay import Relay
 from tests.faults.watcher import Told, Watcher

@@ -12,11 +12,14 @@ from pathlib import Path
 import psutil
 
 from lifeboat.engines.ledger import Direction, Ledger
-from lifeboat.engines.qemu import inventory, machine, storage_daemon
+from lifeboat.engines.qemu import inventory, storage_daemon
 from lifeboat.engines.qemu.layers import layer_files
 from lifeboat.engines.qemu.ledgers import Ledgers
-from lifeboat.engines.qemu.records import MachineRecord, Wanted, all_machines, load_replica, machine_disk
-from lifeboat.engines.qemu.zones import INVENTORY, Zone
+from lifeboat.engines.qemu.records import MachineRecord, all_machines, load_replica, machine_disk
+from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host import machine
+from lifeboat.host.records import Wanted
+from lifeboat.host.zones import INVENTORY
 from lifeboat.lifecycle.machines import attempt_machines, drill_machine
 
 

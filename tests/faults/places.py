@@ -9,8 +9,9 @@ from typing import Final
 
 from demo.world import World
 from lifeboat.engines.ledger import Direction, Ledger
-from lifeboat.engines.qemu import machine, site_server, storage_daemon
+from lifeboat.engines.qemu import site_server, storage_daemon
 from lifeboat.engines.qemu.records import REPLICA, ReplicaRecord, load_replica
+from lifeboat.host import machine
 from tests.faults.left_behind import ledger_of, left_behind, zone_at
 from tests.faults.sameness import differences
 

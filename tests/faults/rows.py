@@ -8,7 +8,7 @@ from typing import Final
 
 from demo.world import phase_is, ready
 from lifeboat.engines.ledger import Direction, DrillStage, FailoverStage
-from lifeboat.engines.qemu import processes
+from lifeboat.host import processes
 from tests.e2e.conftest import Site
 from tests.faults.faultworld import SLOW, Base, FaultWorld
 from tests.faults.places import RECOVERED, SOURCE

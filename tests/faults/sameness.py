@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lifeboat.engines.qemu import machine, site_server
+from lifeboat.engines.qemu import site_server
 from lifeboat.engines.qemu.layers import layer_files
-from lifeboat.engines.qemu.qmp import Monitors
 from lifeboat.engines.qemu.records import ReplicaRecord, load_replica
 from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host import machine
+from lifeboat.host.qmp import Monitors
 
 
 def differences(source: Zone, target: Zone, server_id: str) -> list[str]:
@@ -36,7 +37,7 @@ def _compared(server: SiteServer, target: Zone, record: ReplicaRecord) -> list[s
     asyncio.run(Monitors().run(server.folder / machine.OWNER_QMP, "stop"))
     try:
         for disk, chain in zip(server.spec().disks, chains, strict=True):
-            ours, copied = _image((*(disk.below or ()), disk.file)), _image(chain)
+            ours, copied = f"json:{json.dumps(disk.block)}", _image(chain)
             command = ["qemu-img", "compare", "-U", ours, copied]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lifeboat.engines.ledger import FailoverStage, Ledger
-from lifeboat.engines.qemu import machine, site_server
+from lifeboat.engines.qemu import site_server
 from lifeboat.engines.qemu.records import load_machine
+from lifeboat.host import machine
 from lifeboat.lifecycle.machines import failover_machine, was_launched
 from tests.soak.world import SoakWorld, primary_ip
 

@@ -17,9 +17,10 @@ from lifeboat.api.failover import Failover
 from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
 from lifeboat.engines.ledger import Direction, FailoverStage, Ledger
-from lifeboat.engines.qemu import lines, processes, storage_daemon
+from lifeboat.engines.qemu import lines, storage_daemon
 from lifeboat.engines.qemu.layers import layer_files
 from lifeboat.engines.qemu.records import load_replica
+from lifeboat.host import processes
 from lifeboat.lifecycle.machines import attempt_machines
 from tests.soak import places
 from tests.soak.book import Book

@@ -24,10 +24,12 @@ from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
 from lifeboat.engines.contract import Retry
 from lifeboat.engines.ledger import Ledger, decode
-from lifeboat.engines.qemu import lines, machine, processes, storage_daemon
-from lifeboat.engines.qemu.qmp import Monitors
+from lifeboat.engines.qemu import lines, storage_daemon
 from lifeboat.engines.qemu.records import REPLICA
-from lifeboat.engines.qemu.zones import DOWN, Zone
+from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host import machine, processes
+from lifeboat.host.qmp import Monitors
+from lifeboat.host.zones import DOWN
 from tests.conftest import connect
 from tests.faults.left_behind import zone_at
 from tests.faults.relay import Relay

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from lifeboat.engines.qemu import files
+from lifeboat.host import files
 
 
 def test_what_a_killed_operator_had_begun_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.inventory import Inventory
 from lifeboat.engines.qemu.mirror import Mirror, Progress
-from lifeboat.engines.qemu.qmp import Monitors
 from lifeboat.engines.qemu.records import DiskRecord, Layer, ReplicaRecord, layer_file
 from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host.qmp import Monitors
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.engines.qemu.inventory import InventoryError, load, parse_quantity
+from lifeboat.engines.qemu.inventory import load
+from lifeboat.host.inventory import InventoryError, parse_quantity
 
 GOOD = """\
 zone: zone-a

@@ -11,10 +11,10 @@ from lifeboat.engines.contract import Refused
 
 
 def test_each_name_makes_the_engine_of_that_name(tmp_path: Path) -> None:
-    assert [registry.create(name, zones=tmp_path).name for name in registry.NAMES] == list(registry.NAMES)
+    assert [registry.create(name, zones=tmp_path, secrets=None).name for name in registry.NAMES] == list(registry.NAMES)
 
 
-@pytest.mark.parametrize("name", ["simulated", "ceph", ""])
+@pytest.mark.parametrize("name", ["simulated", "hdr", ""])
 def test_another_name_is_refused_and_told_what_there_is(name: str) -> None:
     with pytest.raises(Refused, match="qemu"):
         registry.create(name)

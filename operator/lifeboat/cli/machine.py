@@ -21,11 +21,11 @@ from lifeboat.cli.paint import Mood, Row, Rows, cell
 from lifeboat.engines.contract import EngineError, Retry
 from lifeboat.engines.facts import Source
 from lifeboat.engines.qemu import site_server
-from lifeboat.engines.qemu.guest import Guests
-from lifeboat.engines.qemu.qmp import Monitors
 from lifeboat.engines.qemu.servers import Servers
 from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone, Zones
+from lifeboat.host.guest import Guests
+from lifeboat.host.qmp import Monitors
 
 
 def add_parser(subparsers: _SubParsersAction[ArgumentParser]) -> ArgumentParser:

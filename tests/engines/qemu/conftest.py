@@ -20,9 +20,10 @@ import yaml
 from lifeboat.engines.contract import Pair, Target
 from lifeboat.engines.facts import Known, Machine, Replica, ReplicaState, Way
 from lifeboat.engines.ledger import Ledger
-from lifeboat.engines.qemu import QemuEngine, lines, machine, processes, storage_daemon
-from lifeboat.engines.qemu.qmp import Monitors
+from lifeboat.engines.qemu import QemuEngine, lines, storage_daemon
 from lifeboat.engines.verbs import Launch, Shape, StartReplication, Verb
+from lifeboat.host import machine, processes
+from lifeboat.host.qmp import Monitors
 
 MIB = 1 << 20
 SERVER = "web-1"

@@ -14,8 +14,9 @@ import pytest
 
 from lifeboat.engines.contract import NoSpace, Refused, Retry
 from lifeboat.engines.facts import ReplicaState
-from lifeboat.engines.qemu import lines, machine, mirror, processes
+from lifeboat.engines.qemu import lines, mirror
 from lifeboat.engines.verbs import LimitBandwidth, ResumeReplication, StopReplication, TakePoint
+from lifeboat.host import machine, processes
 from tests.engines.qemu.conftest import MIB, SERVER, World, reads
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from lifeboat.engines.contract import Retry
-from lifeboat.engines.qemu import freezer, freezing
-from lifeboat.engines.qemu.guest import Guests
-from lifeboat.engines.qemu.qmp import Silent
+from lifeboat.host import freezer, freezing
+from lifeboat.host.guest import Guests
+from lifeboat.host.qmp import Silent
 
 FREEZE, THAW = "guest-fsfreeze-freeze", "guest-fsfreeze-thaw"
 # How an agent answers a command that it was given; None hangs up.

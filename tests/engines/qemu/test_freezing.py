@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from lifeboat.engines.contract import ExecResult, Retry, Target
-from lifeboat.engines.qemu import freezer, freezing, machine
 from lifeboat.engines.qemu.records import load_replica
 from lifeboat.engines.qemu.zones import Zones
 from lifeboat.engines.verbs import TakePoint
+from lifeboat.host import freezer, freezing, machine
 from tests.engines.harness import Stage, known
 from tests.engines.qemu_guest_harness import GuestHarness, SharedGuest
 
@@ -33,7 +33,7 @@ import asyncio, sys
 from pathlib import Path
 from lifeboat.engines.contract import Pair, Target
 from lifeboat.engines.qemu import QemuEngine
-from lifeboat.engines.qemu.qmp import Session
+from lifeboat.host.qmp import Session
 from lifeboat.engines.verbs import TakePoint
 
 run = Session.run

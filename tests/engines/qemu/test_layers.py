@@ -12,7 +12,7 @@ import pytest
 
 from lifeboat.engines.contract import NoSpace, Refused
 from lifeboat.engines.facts import ReplicaState
-from lifeboat.engines.qemu import layers, machine, processes, storage_daemon
+from lifeboat.engines.qemu import layers, storage_daemon
 from lifeboat.engines.qemu.records import Layer, load_replica
 from lifeboat.engines.qemu.zones import Zones
 from lifeboat.engines.verbs import (
@@ -25,6 +25,7 @@ from lifeboat.engines.verbs import (
     StopReplication,
     TakePoint,
 )
+from lifeboat.host import machine, processes
 from tests.engines.qemu.conftest import MIB, SERVER, World, reads
 
 

@@ -16,10 +16,11 @@ import pytest
 
 from lifeboat.engines.contract import NoSpace, Retry
 from lifeboat.engines.facts import Replica, ReplicaState
-from lifeboat.engines.qemu import lines, machine, processes
+from lifeboat.engines.qemu import lines
 from lifeboat.engines.qemu.records import load_replica
 from lifeboat.engines.qemu.zones import Zones
 from lifeboat.engines.verbs import ResumeReplication, StopReplication, TakePoint
+from lifeboat.host import machine, processes
 from tests.engines.qemu.conftest import DISKS, MIB, SERVER, World
 from tests.engines.qemu.relay import Mode, Relay
 

@@ -18,7 +18,7 @@ import pytest
 from lifeboat.engines.contract import Retry, Underway
 from lifeboat.engines.facts import Replica, ReplicaState
 from lifeboat.engines.ledger import Direction
-from lifeboat.engines.qemu import holdings, mirror, originals, processes, storage_daemon
+from lifeboat.engines.qemu import holdings, mirror, originals, storage_daemon
 from lifeboat.engines.qemu.records import layer_file, load_replica
 from lifeboat.engines.qemu.zones import Zones
 from lifeboat.engines.verbs import (
@@ -30,6 +30,7 @@ from lifeboat.engines.verbs import (
     ResumeReplication,
     StopReplication,
 )
+from lifeboat.host import processes
 from tests.engines.qemu.conftest import DISKS, MIB, SERVER, World, run, server
 from tests.engines.qemu.relay import Relay
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from lifeboat.engines.contract import Refused
-from lifeboat.engines.qemu import machine
 from lifeboat.engines.qemu.site_server import present
 from lifeboat.engines.qemu.zones import Zones
 from lifeboat.engines.verbs import TakePoint
+from lifeboat.host import machine
 from tests.engines.qemu.conftest import MIB, SERVER, World, reads, run, server
 
 HEADER_BYTES = 512

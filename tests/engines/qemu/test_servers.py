@@ -14,8 +14,7 @@ import pytest
 
 from lifeboat.engines.contract import Refused, Retry, Underway, Unreachable
 from lifeboat.engines.facts import Known, MachineState, SiteFacts, Unknown
-from lifeboat.engines.qemu import QemuEngine, forwards, machine, processes
-from lifeboat.engines.qemu.records import FenceOrder, save_fence
+from lifeboat.engines.qemu import QemuEngine
 from lifeboat.engines.qemu.zones import Zones
 from lifeboat.engines.verbs import (
     Fence,
@@ -29,6 +28,8 @@ from lifeboat.engines.verbs import (
     TakePoint,
     Unfence,
 )
+from lifeboat.host import forwards, machine, processes
+from lifeboat.host.records import FenceOrder, save_fence
 from tests.engines.qemu.conftest import MIB, SERVER, World, known, server
 
 

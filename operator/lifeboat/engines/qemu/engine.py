@@ -22,14 +22,12 @@ from lifeboat.engines.contract import (
 )
 from lifeboat.engines.facts import PairFacts
 from lifeboat.engines.ledger import Direction, Ledger, ScriptOutcome
-from lifeboat.engines.qemu import files, forwards, machine, site_server
-from lifeboat.engines.qemu.fences import Fences
-from lifeboat.engines.qemu.guest import Guests
+from lifeboat.engines.qemu import site_server
+from lifeboat.engines.qemu.draining import Draining
 from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.ledgers import Ledgers
 from lifeboat.engines.qemu.observe import Observer
 from lifeboat.engines.qemu.points import Points
-from lifeboat.engines.qemu.qmp import Monitors
 from lifeboat.engines.qemu.recovered import Recovered
 from lifeboat.engines.qemu.replica import Replicas
 from lifeboat.engines.qemu.servers import Servers
@@ -55,6 +53,10 @@ from lifeboat.engines.verbs import (
     Unfence,
     Verb,
 )
+from lifeboat.host import files, forwards, machine
+from lifeboat.host.fences import Fences
+from lifeboat.host.guest import Guests
+from lifeboat.host.qmp import Monitors
 
 _AT_ONCE = 8
 
@@ -76,7 +78,8 @@ class QemuEngine:
         self._servers = Servers(self._monitors, self._guests, now)
         self._recovered = Recovered(self._monitors, self._guests, self._servers)
         instep = InStep(self._monitors, now, monotonic)
-        self._fences = Fences(self._monitors, self._guests, self._servers, instep, now)
+        self._fences = Fences(self._monitors, self._guests, now)
+        self._draining = Draining(self._monitors, instep)
         self._replicas = Replicas(self._monitors, instep)
         self._points = Points(self._monitors, self._guests, instep, now)
         self._observer = Observer(
@@ -180,9 +183,11 @@ class QemuEngine:
             case Fence(orderly=False):
                 await self._fences.fence(self._source(target))
             case Fence():
-                await self._fences.fence_orderly(self._source(target), self._answering(_ends(target)[1]))
+                source, there = self._source(target), self._answering(_ends(target)[1])
+                await self._fences.fence_orderly(source, lambda: self._draining.drain(source, there))
             case Unfence():
-                await self._fences.unfence(self._source(target))
+                source = self._source(target)
+                await self._fences.unfence(source, lambda: self._servers.start(source, lifting=True))
             case Register():
                 zone = self._zones.zone(_ends(target)[0])
                 self._servers.register(zone, server_id, verb.machine, registered_only=_only_registered(target))

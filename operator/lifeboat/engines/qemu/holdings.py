@@ -18,9 +18,10 @@ from pathlib import Path
 
 from lifeboat import line
 from lifeboat.engines.contract import Underway
-from lifeboat.engines.qemu import files, processes, storage_daemon
+from lifeboat.engines.qemu import storage_daemon
 from lifeboat.engines.qemu.records import ReplicaRecord, layer_file
 from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host import files, processes
 from lifeboat.line import fingerprints
 
 PID = "reading.pid"

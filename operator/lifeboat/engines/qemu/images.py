@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lifeboat.engines.contract import NoSpace, Retry
-from lifeboat.engines.qemu.files import FULL_TEXTS
+from lifeboat.host.files import FULL_TEXTS
 
 _MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQ")
@@ -55,6 +55,19 @@ def look(path: Path, *, raw: bool = False) -> Image:
             file.seek(backing_offset)
             backing = os.fsdecode(file.read(backing_length))
     return Image("qcow2", size, allocated, backing)
+
+
+def block(file: Path, below: Sequence[Path] | None = None, *, image_format: str = "qcow2") -> dict[str, object]:
+    """An image as a block node. `below` is what it stands on, oldest first; None leaves that to its header."""
+    node = {"driver": "file", "filename": str(file), "discard": "unmap", "aio": "threads"}
+    found: dict[str, object] = {"driver": image_format, "discard": "unmap", "file": node}
+    if below is not None:
+        backing: dict[str, object] | None = None
+        for path in below:
+            lower = {"driver": "file", "filename": str(path)}
+            backing = {"driver": "qcow2", "read-only": True, "file": lower, "backing": backing}
+        found["backing"] = backing
+    return found
 
 
 def is_plain(path: Path) -> bool:

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lifeboat.engines.contract import EngineError, NoSpace
-from lifeboat.engines.qemu import images, machine
-from lifeboat.engines.qemu.qmp import Monitors, Session
+from lifeboat.engines.qemu import images
 from lifeboat.engines.qemu.records import MachineRecord, machine_disk
 from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host import machine
+from lifeboat.host.qmp import Monitors, Session
 
 logger = logging.getLogger(__name__)
 

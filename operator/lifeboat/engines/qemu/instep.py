@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lifeboat.engines.qemu import mirror, storage_daemon
-from lifeboat.engines.qemu.qmp import Monitors
 from lifeboat.engines.qemu.records import ReplicaRecord, layer_file, load_replica, save_replica
 from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host.qmp import Monitors
 
 _FRESH = 0.5
 _COARSE = 1.0

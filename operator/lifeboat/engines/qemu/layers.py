@@ -23,9 +23,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from lifeboat.engines.contract import NoSpace
-from lifeboat.engines.qemu import files, images, storage_daemon
+from lifeboat.engines.qemu import images, storage_daemon
 from lifeboat.engines.qemu.independence import is_independent
-from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Session, Silent
 from lifeboat.engines.qemu.records import (
     Layer,
     Pending,
@@ -37,6 +36,8 @@ from lifeboat.engines.qemu.records import (
     save_replica,
 )
 from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host import files
+from lifeboat.host.qmp import CommandFailed, Monitors, Session, Silent
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from lifeboat.engines.contract import EngineError, LedgerConflict, Retry, StaleTerm
 from lifeboat.engines.facts import Fact, Known, Unknown
 from lifeboat.engines.ledger import Ledger, decode, encode
-from lifeboat.engines.qemu import files
 from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host import files
 
 _NAME = re.compile(r"(\d{8,})\.json")
 _KEPT = 5

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lifeboat import line
 from lifeboat.engines.contract import Retry
-from lifeboat.engines.qemu import files, processes
+from lifeboat.host import files, processes
 
 PID = "line.pid"
 LOG = "line.log"

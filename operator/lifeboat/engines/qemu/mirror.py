@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from lifeboat.engines.contract import Retry
-from lifeboat.engines.qemu import holdings, lines, machine
-from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Session
+from lifeboat.engines.qemu import holdings, lines
 from lifeboat.engines.qemu.records import ReplicaRecord
 from lifeboat.engines.qemu.storage_daemon import below, nodes
+from lifeboat.host import machine
+from lifeboat.host.qmp import CommandFailed, Monitors, Session
 from lifeboat.line.fingerprints import BLOCK
 
 _PREFIX = "lifeboat-"

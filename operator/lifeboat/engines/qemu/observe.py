@@ -31,16 +31,17 @@ from lifeboat.engines.facts import (
     Way,
     nothing_known,
 )
-from lifeboat.engines.qemu import images, layers, machine, mirror, site_server, storage_daemon
+from lifeboat.engines.qemu import images, layers, mirror, site_server, storage_daemon
 from lifeboat.engines.qemu.instep import InStep
 from lifeboat.engines.qemu.ledgers import Ledgers
 from lifeboat.engines.qemu.points import Points
-from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import Layer, ReplicaRecord, layer_file, load_replica, machines
 from lifeboat.engines.qemu.recovered import Recovered
 from lifeboat.engines.qemu.servers import Servers
 from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone, Zones
+from lifeboat.host import machine
+from lifeboat.host.qmp import CommandFailed, Monitors, Silent
 
 logger = logging.getLogger(__name__)
 

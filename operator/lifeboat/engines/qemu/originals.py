@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lifeboat.engines.contract import Refused
-from lifeboat.engines.qemu import files, images, machine, site_server
+from lifeboat.engines.qemu import images, site_server
 from lifeboat.engines.qemu.records import MachineRecord, Wiped, machines, save_wiped
 from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host import files, machine
 
 
 def find(zone: Zone, server_id: str) -> SiteServer:

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from datetime import datetime
 
 from lifeboat.engines.contract import Refused, Retry
-from lifeboat.engines.qemu import freezing, layers, machine, mirror, storage_daemon
-from lifeboat.engines.qemu.guest import Guests
+from lifeboat.engines.qemu import layers, mirror, storage_daemon
 from lifeboat.engines.qemu.instep import InStep
-from lifeboat.engines.qemu.inventory import checked_name
-from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import PointRecord, ReplicaRecord, load_replica, save_replica
 from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import PrunePoints, TakePoint
+from lifeboat.host import freezing, machine
+from lifeboat.host.guest import Guests
+from lifeboat.host.inventory import checked_name
+from lifeboat.host.qmp import CommandFailed, Monitors, Silent
 
 _FLUSH = 3.0
 # `execute` says so.

@@ -7,38 +7,26 @@ atomically, so a reader sees one state or the next.
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from lifeboat.engines.contract import Retry
-from lifeboat.engines.qemu import files
 from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host import files
+from lifeboat.host.records import Record, Wanted, load, save
 
 REPLICA = "replica.json"
 MACHINE = "machine.json"
 REGISTERED = "registered.json"
-FENCE = "fence.json"
 WIPED = "wiped.json"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-RecordT = TypeVar("RecordT", bound=_Record)
-
-
-class DiskRecord(_Record):
+class DiskRecord(Record):
     """A disk of the source, as it was when its copy began."""
 
     name: str
     size_bytes: int
 
 
-class PointRecord(_Record):
+class PointRecord(Record):
     """A recovery point: what its layer is called. `problem` says why it cannot be used."""
 
     name: str
@@ -47,7 +35,7 @@ class PointRecord(_Record):
     problem: str | None = None
 
 
-class Layer(_Record):
+class Layer(Record):
     """One file per disk. A layer that is a `base` stands on nothing; any other one on the layer before it.
 
     A layer without a point is the tip, or left over and waiting to be merged or deleted.
@@ -60,14 +48,14 @@ class Layer(_Record):
     point: PointRecord | None = None
 
 
-class Pending(_Record):
+class Pending(Record):
     """A layer that is about to be put on the tip, which becomes this point."""
 
     layer: Layer
     point: PointRecord
 
 
-class ReplicaRecord(_Record):
+class ReplicaRecord(Record):
     """All that has to be known about a replica when source and operator are gone.
 
     `tip` is the layer that is written to. `mirrored`: every disk's copy was started in this run. `synced`: the replica
@@ -133,15 +121,7 @@ class ReplicaRecord(_Record):
         return self.synced and not self.torn
 
 
-class Wanted(StrEnum):
-    """What a launched machine was last told to do."""
-
-    STARTING = "Starting"
-    RUNNING = "Running"
-    HALTED = "Halted"
-
-
-class MachineRecord(_Record):
+class MachineRecord(Record):
     """A machine that was launched. `disks_owner` names the machine in whose folder its disks lie."""
 
     name: str
@@ -167,26 +147,13 @@ class MachineRecord(_Record):
         return 80 if 80 in self.ports else next(iter(self.ports), None)
 
 
-class Registration(_Record):
+class Registration(Record):
     """Which launched machine is the server of its zone."""
 
     machine: str
 
 
-class FenceOrder(_Record):
-    """The order to keep a server from serving, beside its process. `was_running`: lifting the order starts it again.
-
-    An orderly end takes several steps, each of them recorded: `asked_at` is when the guest was asked to shut down,
-    `drained` that it stood still and the replica held its last write.
-    """
-
-    at: datetime | None = None
-    was_running: bool = False
-    asked_at: datetime | None = None
-    drained: bool = False
-
-
-class Wiped(_Record):
+class Wiped(Record):
     """That a server's disks were given up for the replica of a run: it is not started any more."""
 
     run: int
@@ -205,39 +172,39 @@ def machine_disk(zone: Zone, record: MachineRecord, index: int) -> Path:
 
 def load_replica(zone: Zone, server_id: str) -> ReplicaRecord | None:
     """The replica's record, or None where there is no replica."""
-    return _load(zone.replica_folder(server_id) / REPLICA, ReplicaRecord)
+    return load(zone.replica_folder(server_id) / REPLICA, ReplicaRecord)
 
 
 def save_replica(zone: Zone, record: ReplicaRecord) -> ReplicaRecord:
     """Write a replica's record durably."""
-    return _save(zone, zone.replica_folder(record.server_id) / REPLICA, record)
+    return save(zone, zone.replica_folder(record.server_id) / REPLICA, record)
 
 
 def load_machine(zone: Zone, server_id: str, name: str) -> MachineRecord | None:
     """A launched machine's record, or None where there is no such machine."""
-    return _load(zone.machine_folder(server_id, name) / MACHINE, MachineRecord)
+    return load(zone.machine_folder(server_id, name) / MACHINE, MachineRecord)
 
 
 def save_machine(zone: Zone, record: MachineRecord) -> MachineRecord:
     """Write a launched machine's record durably."""
-    return _save(zone, zone.machine_folder(record.server_id, record.name) / MACHINE, record)
+    return save(zone, zone.machine_folder(record.server_id, record.name) / MACHINE, record)
 
 
 def machines(zone: Zone, server_id: str) -> tuple[MachineRecord, ...]:
     """The machines that were launched for a server."""
-    found = (_load(path, MachineRecord) for path in sorted(zone.machines_folder(server_id).glob(f"*/{MACHINE}")))
+    found = (load(path, MachineRecord) for path in sorted(zone.machines_folder(server_id).glob(f"*/{MACHINE}")))
     return tuple(record for record in found if record is not None)
 
 
 def all_machines(zone: Zone) -> tuple[MachineRecord, ...]:
     """The machines that were launched in a zone."""
-    found = (_load(path, MachineRecord) for path in sorted((zone.folder / "machines").glob(f"*/*/{MACHINE}")))
+    found = (load(path, MachineRecord) for path in sorted((zone.folder / "machines").glob(f"*/*/{MACHINE}")))
     return tuple(record for record in found if record is not None)
 
 
 def load_registration(zone: Zone, server_id: str) -> str | None:
     """The machine that is registered as a server of a zone, or None."""
-    found = _load(zone.server_folder(server_id) / REGISTERED, Registration)
+    found = load(zone.server_folder(server_id) / REGISTERED, Registration)
     return None if found is None else found.machine
 
 
@@ -245,7 +212,7 @@ def save_registration(zone: Zone, server_id: str, machine: str | None) -> None:
     """Register a machine as a server of a zone, or none, durably."""
     path = zone.server_folder(server_id) / REGISTERED
     if machine is not None:
-        _save(zone, path, Registration(machine=machine))
+        save(zone, path, Registration(machine=machine))
     elif path.exists():
         files.remove(path)
         files.sync_folder(path.parent)
@@ -256,41 +223,6 @@ def registrations(zone: Zone) -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in (zone.folder / "servers").glob(f"*/{REGISTERED}")))
 
 
-def load_fence(folder: Path) -> FenceOrder | None:
-    """The order that keeps the server in a folder from serving, or None.
-
-    Raises:
-        Retry: there is one, and it cannot be read.
-    """
-    return _load(folder / FENCE, FenceOrder)
-
-
-def save_fence(zone: Zone, folder: Path, order: FenceOrder) -> FenceOrder:
-    """Write an order durably into a server's folder."""
-    return _save(zone, folder / FENCE, order)
-
-
 def save_wiped(zone: Zone, folder: Path, wiped: Wiped) -> Wiped:
     """Write durably that the disks of the server in a folder are given up."""
-    return _save(zone, folder / WIPED, wiped)
-
-
-def _load(path: Path, kind: type[RecordT]) -> RecordT | None:
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        return kind.model_validate_json(data)
-    except ValidationError as error:
-        raise Retry(f"{path} cannot be read: {error.errors()[0]['msg']}") from error
-
-
-def _save(zone: Zone, path: Path, record: RecordT) -> RecordT:
-    def write() -> None:
-        files.make_folder(path.parent)
-        files.write_atomically(path, record.model_dump_json(indent=1).encode())
-
-    with files.disk_errors(zone.name):
-        files.with_room(zone.folder, write)
-    return record
+    return save(zone, folder / WIPED, wiped)

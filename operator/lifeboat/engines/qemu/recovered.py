@@ -13,15 +13,11 @@ import shutil
 
 from lifeboat.engines.contract import NoSpace, Refused, Retry
 from lifeboat.engines.facts import Machine, MachineState
-from lifeboat.engines.qemu import files, forwards, images, layers, machine, site_server
-from lifeboat.engines.qemu.guest import Guests
+from lifeboat.engines.qemu import images, layers, site_server
 from lifeboat.engines.qemu.independence import Independence, is_independent
-from lifeboat.engines.qemu.inventory import NetworkSpec, address_problem
-from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import (
     MachineRecord,
     ReplicaRecord,
-    Wanted,
     all_machines,
     layer_file,
     load_machine,
@@ -34,6 +30,11 @@ from lifeboat.engines.qemu.records import (
 from lifeboat.engines.qemu.servers import Servers, check_start
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import Launch
+from lifeboat.host import files, forwards, machine, power
+from lifeboat.host.guest import Guests
+from lifeboat.host.inventory import NetworkSpec, address_problem
+from lifeboat.host.qmp import CommandFailed, Monitors, Silent
+from lifeboat.host.records import Wanted, is_fenced
 
 _ROOM_TO_GO_ON = 1 << 20
 """Less is used up by the next few writes: an image grows by 64 KiB, and its tables by as much."""
@@ -86,7 +87,7 @@ class Recovered:
             raise Retry(f"machine {name} does not run")
         if zone.free_bytes(use_ssd=record.ssd) < _ROOM_TO_GO_ON:
             raise NoSpace(_full(zone))
-        await self._servers.go_on(folder)
+        await power.go_on(self._monitors, folder)
 
     async def remove(self, zone: Zone, server_id: str, name: str) -> None:
         """Stop a machine and delete its disks, unless another machine runs on them.
@@ -143,7 +144,7 @@ class Recovered:
         independent = is_independent(zone, record)
         if machine.running(folder) is None:
             match record.wanted:
-                case _ if site_server.is_fenced(folder):
+                case _ if is_fenced(folder):
                     return Machine(record.name, MachineState.HALTED, record.name, independent=independent)
                 case Wanted.STARTING | Wanted.HALTED:
                     return Machine(record.name, MachineState.HALTED, record.name, independent=independent)

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lifeboat.engines.contract import EngineError, NoSpace, Refused, Retry
-from lifeboat.engines.qemu import files, holdings, layers, lines, machine, mirror, originals, storage_daemon
+from lifeboat.engines.qemu import holdings, layers, lines, mirror, originals, storage_daemon
 from lifeboat.engines.qemu.instep import InStep
-from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import (
     REPLICA,
     DiskRecord,
@@ -27,6 +26,8 @@ from lifeboat.engines.qemu.records import (
 from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import ResumeReplication, StartReplication, StopReplication
+from lifeboat.host import files, machine
+from lifeboat.host.qmp import CommandFailed, Monitors, Silent
 
 _ALL = "all is copied: {}"
 _DIFFERENCE = "only what differs from what the original's disks held is copied"

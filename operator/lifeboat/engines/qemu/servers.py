@@ -7,24 +7,17 @@ a fence is there.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from lifeboat.engines.contract import Refused
 from lifeboat.engines.facts import Source
-from lifeboat.engines.qemu import files, forwards, images, machine, processes, site_server
-from lifeboat.engines.qemu.guest import Guests
+from lifeboat.engines.qemu import images, site_server
 from lifeboat.engines.qemu.inventory import ServerSpec
-from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Silent
 from lifeboat.engines.qemu.records import (
-    FENCE,
     WIPED,
     MachineRecord,
-    Wanted,
-    load_fence,
     load_machine,
     load_registration,
     save_machine,
@@ -32,8 +25,10 @@ from lifeboat.engines.qemu.records import (
 )
 from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone
-
-RESET = "reset.json"
+from lifeboat.host import files, forwards, machine, power
+from lifeboat.host.guest import Guests
+from lifeboat.host.qmp import Monitors
+from lifeboat.host.records import FENCE, Wanted, is_fenced
 
 
 class Servers:
@@ -71,7 +66,7 @@ class Servers:
         if machine.running(server.folder) is None:
             await self._boot(server.spec())
         else:
-            await self.go_on(server.folder)
+            await power.go_on(self._monitors, server.folder)
         ip, ports = server.what.elastic_ip, server.what.ports
         await forwards.ensure_elastic_ip(self._monitors, server.folder, ip, server.address, ports)
 
@@ -81,19 +76,13 @@ class Servers:
         if machine.running(folder) is None:
             await self._boot(site_server.machine_spec(zone, record))
         else:
-            await self.go_on(folder)
+            await power.go_on(self._monitors, folder)
         await forwards.ensure_elastic_ip(self._monitors, folder, record.elastic_ip, record.address, record.ports)
         port = record.url_port()
         if port is not None:
             await forwards.ensure_route(self._monitors, folder, record.address, port)
         if record.wanted is not Wanted.RUNNING:
             save_machine(zone, record.model_copy(update={"wanted": Wanted.RUNNING}))
-
-    async def go_on(self, folder: Path) -> None:
-        """Let a machine go on that stands still since its disk was full: QEMU does not try again by itself."""
-        async with self._monitors.session(machine.socket(folder)) as session:
-            if (await session.run("query-status"))["status"] == "io-error":
-                await session.run("cont")
 
     async def stop(self, server: SiteServer) -> None:
         """Stop a server as if its power was cut, its images closed cleanly, or see that it does not run."""
@@ -109,20 +98,7 @@ class Servers:
         if machine.running(server.folder) is None:
             await self.start(server)
             return
-        agent = server.folder / machine.AGENT
-        try:
-            async with self._guests.conversation(agent, 3.0) as guest:
-                await guest.run("guest-ping")
-                guest.tell("guest-shutdown", {"mode": "reboot"})
-        except (Silent, CommandFailed):
-            await self.reset(server)
-        self._guests.forget(agent)
-
-    async def reset(self, server: SiteServer) -> None:
-        """Reset a running machine as its button does, and note the moment: it is a boot that no agent may tell of."""
-        await self._monitors.run(machine.socket(server.folder), "system_reset")
-        moment = json.dumps({"at": self._clock().isoformat()}).encode()
-        await asyncio.to_thread(files.write_atomically, server.folder / RESET, moment)
+        await power.reboot(self._monitors, self._guests, server.folder, self._clock())
 
     def register(self, zone: Zone, server_id: str, name: str, *, registered_only: bool) -> None:
         """Let a launched machine be the server of its zone from now on, or see that it is.
@@ -147,15 +123,7 @@ class Servers:
 
     async def source(self, server: SiteServer) -> Source:
         """What a server does now."""
-        folder, fenced, name = server.folder, server.fenced, server.machine
-        pid = machine.running(folder)
-        if pid is None:
-            order = load_fence(folder)
-            drained = order is not None and order.drained
-            return Source(running=False, agent_connected=False, fenced=fenced, machine=name, drained=drained)
-        pulse = await self._guests.pulse(folder / machine.AGENT)
-        boot_time = pulse.boot_time if pulse.answers else _machine_boot_time(folder, pid)
-        return Source(running=True, agent_connected=pulse.answers, boot_time=boot_time, fenced=fenced, machine=name)
+        return await power.look(self._guests, server.folder, server.machine)
 
     def elastic_ips(self, zone: Zone) -> dict[str, str]:
         """The elastic IPs that running servers of the inventory have."""
@@ -180,7 +148,7 @@ def check_start(who: str, folder: Path, *, lifting: bool = False) -> None:
     Raises:
         Refused: it is fenced, or its disks were given up.
     """
-    if site_server.is_fenced(folder) and not lifting:
+    if is_fenced(folder) and not lifting:
         raise Refused(
             f"{who} is fenced: it was failed over to another zone and must not serve beside its "
             f"recovered copy; a rollback or a failback lifts the fence ({folder / FENCE})"
@@ -194,12 +162,3 @@ def _running(zone: Zone) -> tuple[ServerSpec, ...]:
     return tuple(
         server for server in zone.inventory.servers if machine.running(zone.server_folder(server.id)) is not None
     )
-
-
-def _machine_boot_time(folder: Path, pid: int) -> datetime | None:
-    """When a machine whose agent is silent last booted, as far as seen from outside: its start, or our last reset."""
-    started = processes.started_at(pid)
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        reset = datetime.fromisoformat(json.loads((folder / RESET).read_bytes())["at"])
-        return max(started or datetime.min.replace(tzinfo=UTC), reset)
-    return started

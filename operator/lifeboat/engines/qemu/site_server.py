@@ -13,11 +13,8 @@ from lifeboat.engines.contract import Refused, Retry
 from lifeboat.engines.facts import Disk, Hardware
 from lifeboat.engines.qemu import images
 from lifeboat.engines.qemu.inventory import ServerSpec
-from lifeboat.engines.qemu.machine import MachineDisk, MachineSpec
 from lifeboat.engines.qemu.records import (
-    FENCE,
     MachineRecord,
-    Wanted,
     layer_file,
     load_machine,
     load_registration,
@@ -27,6 +24,8 @@ from lifeboat.engines.qemu.records import (
     registrations,
 )
 from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host.machine import MachineDisk, MachineSpec
+from lifeboat.host.records import Wanted, is_fenced
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ class SiteServer:
             cpu=self.what.cpu,
             memory_bytes=self.what.memory,
             disks=tuple(
-                MachineDisk(disk.name, path, format=disk.format)
+                MachineDisk(disk.name, images.block(path, image_format=disk.format))
                 for disk, path in zip(self.what.disks, self.disk_files(), strict=True)
             ),
             network=self.zone.network(self.what.network),
@@ -194,11 +193,6 @@ def everyone(zone: Zone) -> tuple[SiteServer, ...]:
     return tuple(server for server in found if server is not None)
 
 
-def is_fenced(folder: Path) -> bool:
-    """Whether a fence keeps what runs in this folder from starting."""
-    return (folder / FENCE).exists()
-
-
 def machine_spec(zone: Zone, record: MachineRecord) -> MachineSpec:
     """What a launched machine is made of, all that is below its disks included, by the replica's record.
 
@@ -218,7 +212,7 @@ def machine_spec(zone: Zone, record: MachineRecord) -> MachineSpec:
             if replica is None or not any(layer.number == record.layer for layer in replica.layers):
                 raise Retry(f"machine {record.name} stands on point {record.point}, which is not there")
             below = [layer_file(zone, replica, layer, index) for layer in replica.chain(record.layer)]
-        disks.append(MachineDisk(name, file, tuple(below)))
+        disks.append(MachineDisk(name, images.block(file, below)))
     return MachineSpec(
         name=record.name,
         hostname=record.display_name or record.server_id,

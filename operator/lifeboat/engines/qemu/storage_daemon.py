@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lifeboat.engines.contract import Retry
-from lifeboat.engines.qemu import files, processes
-from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Session, Silent
 from lifeboat.engines.qemu.records import Layer, ReplicaRecord, layer_file, save_replica
 from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host import files, processes
+from lifeboat.host.qmp import CommandFailed, Monitors, Session, Silent
 
 SOCKET = "qsd.sock"
 PID = "qsd.pid"

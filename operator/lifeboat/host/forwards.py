@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lifeboat.engines.contract import Retry
-from lifeboat.engines.qemu import machine
-from lifeboat.engines.qemu.qmp import Monitors, Session
+from lifeboat.host import machine
+from lifeboat.host.qmp import Monitors, Session
 
 PRIVATE = "127.0.0.1"
 # A guest that listens accepts within milliseconds; a busy host is given a little more.

@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
 
 from lifeboat.engines.contract import Retry, Underway, Unreachable
-from lifeboat.engines.qemu import files, machine, mirror, storage_daemon
-from lifeboat.engines.qemu.guest import Guests
-from lifeboat.engines.qemu.instep import InStep
-from lifeboat.engines.qemu.qmp import CommandFailed, Monitors, Session, Silent
-from lifeboat.engines.qemu.records import FENCE, FenceOrder, load_fence, load_replica, save_fence
-from lifeboat.engines.qemu.servers import Servers
-from lifeboat.engines.qemu.site_server import SiteServer
-from lifeboat.engines.qemu.zones import Zone
+from lifeboat.host import files, machine, power
+from lifeboat.host.guest import Guests
+from lifeboat.host.qmp import CommandFailed, Monitors, Session, Silent
+from lifeboat.host.records import FENCE, FenceOrder, load_fence, save_fence
+from lifeboat.host.zones import Zone
 
 _SECONDS = 3.0
 # An agent that does not answer within this time does not shut its guest down either.
@@ -32,24 +31,34 @@ _AGENT = 1.5
 _SHUTDOWN = timedelta(seconds=60)
 
 
+class Fenced(Protocol):
+    """A server that is kept from serving."""
+
+    @property
+    def server_id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def zone(self) -> Zone[Any]:
+        """Its zone."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where it runs."""
+        ...
+
+
 class Fences:
     """The fences of all servers."""
 
-    def __init__(
-        self,
-        monitors: Monitors,
-        guests: Guests,
-        servers: Servers,
-        instep: InStep,
-        clock: Callable[[], datetime],
-    ) -> None:
+    def __init__(self, monitors: Monitors, guests: Guests, clock: Callable[[], datetime]) -> None:
         self._monitors = monitors
         self._guests = guests
-        self._servers = servers
-        self._instep = instep
         self._clock = clock
 
-    async def fence(self, server: SiteServer) -> None:
+    async def fence(self, server: Fenced) -> None:
         """Keep a server from serving: first the order that outlives everything, then its end, all within 3 s.
 
         Its file systems are frozen first where the agent answers at once, so what its applications wrote reaches the
@@ -74,8 +83,8 @@ class Fences:
             raise Unreachable(f"server {server.server_id} could not be fenced: {error}") from error
         self._guests.forget(folder / machine.AGENT)
 
-    async def fence_orderly(self, server: SiteServer, target: Zone | None) -> None:
-        """Keep a server from serving without losing a write; `target` is where its replica is, None while silent.
+    async def fence_orderly(self, server: Fenced, drain: Callable[[], Awaitable[None]]) -> None:
+        """Keep a server from serving without losing a write; `drain` returns once the replica holds the last one.
 
         Raises:
             Retry: it is not at its end yet; the message says what is waited for.
@@ -91,15 +100,15 @@ class Fences:
                 await session.run("set-action", {"shutdown": "pause"})
         if running and not await self._down(server, order):
             raise Underway(f"server {server.server_id} is shutting down")
-        await self._drain(server, target)
+        await drain()
         # Written while the process is still there: whoever finds it gone knows then that nothing was lost.
         drained = (load_fence(folder) or order).model_copy(update={"drained": True})
         await asyncio.to_thread(save_fence, server.zone, folder, drained)
         await machine.stop(self._monitors, folder, 1.0)
         self._guests.forget(folder / machine.AGENT)
 
-    async def unfence(self, server: SiteServer) -> None:
-        """Lift a fence, and let the server serve again if the fence stopped it.
+    async def unfence(self, server: Fenced, start: Callable[[], Awaitable[None]]) -> None:
+        """Lift a fence, and let the server serve again by `start`, which does not mind the fence, if that stopped it.
 
         Raises:
             Retry: it does not start, or is still going down.
@@ -111,10 +120,10 @@ class Fences:
         if order.was_running:
             if machine.running(server.folder) is not None:
                 await self._go_on(server, order)
-            await self._servers.start(server, lifting=True)
+            await start()
         files.remove(server.folder / FENCE)
 
-    async def _order(self, server: SiteServer) -> FenceOrder:
+    async def _order(self, server: Fenced) -> FenceOrder:
         """The order, durable."""
         order = load_fence(server.folder)
         if order is None:
@@ -123,7 +132,7 @@ class Fences:
             await asyncio.to_thread(save_fence, server.zone, server.folder, order)
         return order
 
-    async def _down(self, server: SiteServer, order: FenceOrder) -> bool:
+    async def _down(self, server: Fenced, order: FenceOrder) -> bool:
         """Let a guest that runs go down; whether it stands still now."""
         if order.asked_at is None:
             asked = order.model_copy(update={"asked_at": self._clock()})
@@ -141,29 +150,7 @@ class Fences:
         await self._monitors.run(machine.socket(server.folder), "stop")
         return True
 
-    async def _drain(self, server: SiteServer, target: Zone | None) -> None:
-        """See that the replica holds all that a server which stands still has written.
-
-        Raises:
-            Retry: it does not, or that is not known.
-        """
-        waits = f"server {server.server_id} is down and waits for its last writes to be copied"
-        if target is None:
-            raise Retry(f"{waits}: the zone of its replica does not answer")
-        record = load_replica(target, server.server_id)
-        if record is None or not record.replicating:
-            return
-        seen = await mirror.look(self._monitors, server.folder, record, target.name)
-        # Nothing is under way in a guest that stands still, so the strict view is the right one.
-        if seen.progress is not mirror.Progress.SYNCED:
-            if seen.reason:
-                raise Retry(f"{waits}: {seen.reason}")
-            raise Underway(waits)
-        if not record.offered or not await storage_daemon.is_offered(self._monitors, target, record):
-            raise Retry(f"{waits}: the replica in zone {target.name} does not take them")
-        self._instep.note(target, record)
-
-    async def _go_on(self, server: SiteServer, order: FenceOrder) -> None:
+    async def _go_on(self, server: Fenced, order: FenceOrder) -> None:
         """Let a server go on whose process an orderly fence has not ended: a guest that went down boots anew.
 
         Raises:
@@ -180,7 +167,7 @@ class Fences:
         async with self._monitors.session(socket) as session:
             down = (await session.run("query-status"))["status"] == "shutdown"
         if down:
-            await self._servers.reset(server)
+            await power.reset(self._monitors, server.folder, self._clock())
         async with self._monitors.session(socket) as session:
             # The reset is on its way: QEMU lets no guest go on that has switched itself off.
             while (await session.run("query-status"))["status"] == "shutdown":  # noqa: ASYNC110  # QEMU is asked

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.engines.qemu import machine
+from lifeboat.host import machine
 
 
 @pytest.fixture(autouse=True)

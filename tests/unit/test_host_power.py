@@ -9,10 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from lifeboat import clock
-from lifeboat.engines.qemu.guest import Guests
-from lifeboat.engines.qemu.qmp import Monitors
-from lifeboat.engines.qemu.servers import Servers
+from lifeboat.host import power
+from lifeboat.host.qmp import Monitors
 
 
 class Monitor:
@@ -38,5 +36,5 @@ async def test_only_a_machine_whose_disk_was_full_is_told_to_go_on(
     status: str, told: list[str], tmp_path: Path
 ) -> None:
     monitor = Monitor(status)
-    await Servers(cast("Monitors", monitor), Guests(), clock.now).go_on(tmp_path)
+    await power.go_on(cast("Monitors", monitor), tmp_path)
     assert monitor.told == told

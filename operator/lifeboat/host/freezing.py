@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lifeboat.engines.contract import Retry
-from lifeboat.engines.qemu import freezer, processes
-from lifeboat.engines.qemu.guest import Guests
-from lifeboat.engines.qemu.qmp import Silent, owner
+from lifeboat.host import freezer, processes
+from lifeboat.host.guest import Guests
+from lifeboat.host.qmp import Silent, owner
 
 logger = logging.getLogger(__name__)
 

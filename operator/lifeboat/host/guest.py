@@ -21,7 +21,7 @@ from typing import Any
 
 from lifeboat.engines.contract import ExecResult, Retry, Script
 from lifeboat.engines.ledger import ScriptOutcome
-from lifeboat.engines.qemu.qmp import CommandFailed, Silent, connect, log_command, owner
+from lifeboat.host.qmp import CommandFailed, Silent, connect, log_command, owner
 
 _PROBE = 0.5
 _SLOW_PROBE = 4.0

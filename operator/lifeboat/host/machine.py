@@ -12,14 +12,15 @@ import json
 import os
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from lifeboat.engines.contract import NoSpace, Retry
-from lifeboat.engines.qemu import files, processes
-from lifeboat.engines.qemu.inventory import NetworkSpec
-from lifeboat.engines.qemu.qmp import Monitors, Silent
+from lifeboat.host import files, processes
+from lifeboat.host.inventory import NetworkSpec
+from lifeboat.host.qmp import Monitors, Silent
 
 QMP = "qmp.sock"
 OWNER_QMP = "owner.sock"
@@ -44,12 +45,14 @@ _PLAIN = (
 
 @dataclass(frozen=True, slots=True)
 class MachineDisk:
-    """A disk and its image. `below` are the images that it stands on, oldest first; None leaves that to its header."""
+    """A disk: the block nodes that it is made of, as QEMU describes them.
+
+    `secrets` are the files from which QEMU reads what these nodes need and nobody may see, by the name they know it by.
+    """
 
     name: str
-    file: Path
-    below: tuple[Path, ...] | None = None
-    format: str = "qcow2"
+    block: Mapping[str, object]
+    secrets: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +141,10 @@ def command_line(spec: MachineSpec, accel: str) -> list[str]:
         "ipv6": False,
     }
     argv += ["-netdev", json.dumps(user_net), "-device", json.dumps(_device("virtio-net-pci", netdev=NIC, romfile=""))]
+    for secret, file in {name: file for disk in spec.disks for name, file in disk.secrets.items()}.items():
+        argv += ["-object", json.dumps({"qom-type": "secret", "id": secret, "file": str(file)})]
     for index, disk in enumerate(spec.disks):
-        block = {**_block(disk), "node-name": node(index)}
+        block = {**disk.block, "node-name": node(index)}
         device = _device("virtio-blk-pci", drive=node(index), id=f"vd{index}", serial=disk.name[:20])
         if index == 0:
             device["bootindex"] = 0
@@ -200,15 +205,3 @@ async def stop(monitors: Monitors, folder: Path, seconds: float = 5.0) -> None:
 
 def _device(driver: str, **properties: object) -> dict[str, object]:
     return {"driver": driver, **properties}
-
-
-def _block(disk: MachineDisk) -> dict[str, object]:
-    file = {"driver": "file", "filename": str(disk.file), "discard": "unmap", "aio": "threads"}
-    block: dict[str, object] = {"driver": disk.format, "discard": "unmap", "file": file}
-    if disk.below is not None:
-        backing: dict[str, object] | None = None
-        for path in disk.below:
-            lower = {"driver": "file", "filename": str(path)}
-            backing = {"driver": "qcow2", "read-only": True, "file": lower, "backing": backing}
-        block["backing"] = backing
-    return block

@@ -20,7 +20,7 @@ from typing import Any
 from qemu.qmp import ConnectError, ExecuteError, QMPClient, QMPError
 
 from lifeboat.engines.contract import NoSpace, Retry
-from lifeboat.engines.qemu.files import FULL_TEXTS
+from lifeboat.host.files import FULL_TEXTS
 
 logger = logging.getLogger(__name__)
 # The library reports every refused connection as an error of its own, and as a critical one, with its stack, where the
@@ -148,6 +148,24 @@ class Monitors:
             raise Silent(f"{owner(socket)} does not answer within {seconds:g} s") from error
         except (ConnectError, QMPError, OSError, EOFError) as error:
             raise Silent(f"{owner(socket)} does not answer: {error}") from error
+
+    @contextlib.asynccontextmanager
+    async def reserved(self, socket: Path, seconds: float) -> AsyncIterator[None]:
+        """Leave a monitor to a process of its own; `seconds` bounds the wait for one's turn.
+
+        Raises:
+            Silent: others have it for longer.
+        """
+        lock = self._locks.setdefault(socket, asyncio.Lock())
+        try:
+            async with asyncio.timeout(seconds):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise Silent(f"{owner(socket)} is busy for more than {seconds:g} s") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def run(
         self, socket: Path, command: str, arguments: Mapping[str, object] | None = None, seconds: float = DEADLINE

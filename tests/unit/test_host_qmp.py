@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lifeboat.engines.qemu import freezer
-from lifeboat.engines.qemu.qmp import Monitors, Silent, connect
+from lifeboat.host import freezer
+from lifeboat.host.qmp import Monitors, Silent, connect
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from lifeboat.engines.contract import Retry
-from lifeboat.engines.qemu.files import last_lines
+from lifeboat.host.files import last_lines
 
 # The programs this process started. They are polled whenever their state is asked for, so none stays a zombie, and
 # kept here because subprocess complains about one that is dropped while it runs: running on is what they are for.
