@@ -32,9 +32,18 @@ NIC = "net0"
 _START = 15.0
 _KVM = Path("/dev/kvm")
 _PROBED = "kvm"
-# A boot sector that ends the machine with a code: mov al, 41; out 0xf4, al; hlt; jmp $. A host that is good for
-# anything needs a fifth of a second for it.
-_HELLO = b"\xb0\x29\xe6\xf4\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa"
+# A boot sector that goes into protected mode, returns there from an interrupt, and ends the machine with a code. A host
+# that is good for anything needs a fifth of a second for it; one that emulates what runs without paging cannot do it.
+#   cli; xor ax,ax; mov ds,ax; lgdt [gdtr]; mov eax,cr0; or al,1; mov cr0,eax; jmp 8:pm
+#   pm: mov ax,16; mov ds,ax; mov ss,ax; mov esp,0x7000; pushf; push 8; push done; iret
+#   done: mov al,41; out 0xf4,al; hlt; jmp $-1; gdtr: 23, gdt; gdt: flat code and data of 4 GiB
+_HELLO = (
+    bytes.fromhex(
+        "fa31c08ed8660f0116387c0f20c00c010f22c066ea1b7c0000080066b810008ed88ed0bc007000009c6a0868317c0000"
+        "cfb029e6f4f4ebfd17003e7c00000000000000000000ffff0000009acf00ffff00000092cf00"
+    ).ljust(510, b"\0")
+    + b"\x55\xaa"
+)
 _HELLO_CODE = 41 << 1 | 1
 _HELLO_SECONDS = 2.0
 _PLAIN = (
