@@ -18,6 +18,11 @@ FIRST_BUILD_SECONDS = 1800
 pytest_plugins = ["tests.faults.figures"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Run on Ceph only where that is asked for: it wants packages that nothing else needs."""
+    parser.addoption("--ceph", action="store_true", help="run the engines' conformance suite on two real Ceph clusters")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give each of several workers a network."""
     if hasattr(config, "workerinput"):

@@ -21,7 +21,7 @@ from typing import Final
 
 import psutil
 
-from lifeboat.engines.qemu import processes
+from lifeboat.host import processes
 
 HOST: Final = "127.0.0.1"
 POOL: Final = "rbd"
@@ -31,6 +31,8 @@ MIRROR: Final = "rbd-mirror.a"
 COMMAND_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 10.0
 OSD_BYTES: Final = 4 << 30
+# In the order in which they are ended: the ones that write last, last.
+_PROCESSES: Final = ("mirror", "mgr", "osd", "mon")
 
 _CAPS: Final[Mapping[str, Mapping[str, str]]] = {
     "mon.": {"mon": "allow *"},
@@ -59,6 +61,7 @@ osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
 mon allow pool size one = true
 mon warn on pool no redundancy = false
+paxos propose interval = 0.05
 mon data avail crit = 1
 mon data avail warn = 2
 mon osd initial require min compat client = mimic
@@ -98,16 +101,26 @@ class CephError(RuntimeError):
 
 
 class Cluster:
-    """A cluster in a folder. `name` is the name of its site, as its peer knows it."""
+    """A cluster in a folder, which outlives the process that started it. `name` is the name of its site."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, pools: Sequence[str] = (POOL,)) -> None:
         self.folder = folder
         self.name = name
+        self.pools = pools
         self.conf = folder / "ceph.conf"
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def secret_name(self) -> str:
+        """The name of the Secret with `secret` in it."""
+        return f"ceph-{self.name}"
 
     def up(self) -> None:
-        """Make the cluster and start it, without rbd-mirror; its pool is ready for images afterwards."""
+        """Make the cluster and start it, without rbd-mirror; its pools are ready for images afterwards."""
+        if self.conf.exists():
+            self.start("mon")
+            self.start("mgr")
+            self.start("osd")
+            return
         for part in ("mon", "osd", "mgr", "run"):
             (self.folder / part).mkdir(parents=True)
         osd = str(uuid.uuid4())
@@ -129,12 +142,13 @@ class Cluster:
         self.ceph(f"osd new {osd}")
         self.run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
         self.start("osd")
-        self.ceph(f"osd pool create {POOL} 8")
-        self.run("rbd", "pool", "init", POOL)
+        self.ceph(*(f"osd pool create {pool} 8" for pool in self.pools))
+        for pool in self.pools:
+            self.run("rbd", "pool", "init", pool)
 
     def down(self) -> None:
         """End all of its processes, the ones that write last."""
-        for name in ("mirror", "mgr", "osd", "mon"):
+        for name in _PROCESSES:
             self.stop(name)
 
     def start(self, name: str) -> None:
@@ -147,9 +161,10 @@ class Cluster:
             "osd": ["ceph-osd", "-f", "-i", "0"],
             "mirror": ["rbd-mirror", "-f", "-n", f"client.{MIRROR}"],
         }[name]
+        pid_file = self._pid_file(name)
         with (self.folder / f"{name}.out").open("ab") as output:
             child = subprocess.Popen(
-                [*argv, "-c", str(self.conf)],
+                [*argv, "-c", str(self.conf), "--pid-file", str(pid_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -157,24 +172,21 @@ class Cluster:
                 env=self._environment(),
             )
         processes.keep(child)
-        self._running[name] = child
+        # The daemon writes the same there, only later.
+        pid_file.write_text(f"{child.pid}\n", encoding="ascii")
 
     def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         """End one of its processes, by force where it does not end by itself, or see that it does not run."""
-        child = self._running.pop(name, None)
-        if child is None or child.poll() is not None:
-            return
-        child.send_signal(how)
-        try:
-            child.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait(STOP_SECONDS)
+        pid_file = self._pid_file(name)
+        pid = processes.find(pid_file)
+        if pid is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                _end(psutil.Process(pid), how)
+        pid_file.unlink(missing_ok=True)
 
     def runs(self, name: str) -> bool:
         """Whether that process is there."""
-        child = self._running.get(name)
-        return child is not None and child.poll() is None
+        return processes.find(self._pid_file(name)) is not None
 
     def pause(self, *names: str) -> None:
         """Let these processes stand still: a cluster whose monitor does is one that does not answer."""
@@ -184,12 +196,27 @@ class Cluster:
         """Let processes that stand still go on."""
         self._signal(names, signal.SIGCONT)
 
+    def fill(self) -> None:
+        """Let it be full, as far as it and everybody else can tell, and wait until it says so."""
+        self._ratios("0.00008", "0.00009", "0.0001")
+        deadline = time.monotonic() + COMMAND_SECONDS
+        while "OSD_FULL" not in (said := self.ceph("health detail")):
+            if time.monotonic() > deadline:
+                raise CephError(f"{self.name} does not get full: {said.strip()[-500:]}")
+            time.sleep(0.2)
+
+    def make_room(self) -> None:
+        """Let it be full no more."""
+        self._ratios("0.85", "0.9", "0.95")
+
     def memory_bytes(self) -> int:
         """What its processes use."""
         used = 0
-        for child in self._running.values():
-            with contextlib.suppress(psutil.Error):
-                used += psutil.Process(child.pid).memory_info().rss
+        for name in _PROCESSES:
+            pid = processes.find(self._pid_file(name))
+            if pid is not None:
+                with contextlib.suppress(psutil.Error):
+                    used += psutil.Process(pid).memory_info().rss
         return used
 
     def ceph(self, *lines: str) -> str:
@@ -239,8 +266,28 @@ class Cluster:
 
     def _signal(self, names: Sequence[str], what: signal.Signals) -> None:
         for name in names:
-            if self.runs(name):
-                self._running[name].send_signal(what)
+            pid = processes.find(self._pid_file(name))
+            if pid is not None:
+                os.kill(pid, what)
+
+    def _ratios(self, nearly: str, backfill: str, full: str) -> None:
+        names = ("nearfull", "backfillfull", "full")
+        commands = [
+            f"osd set-{name}-ratio {ratio}" for name, ratio in zip(names, (nearly, backfill, full), strict=True)
+        ]
+        self.ceph(*commands)
+
+    def _pid_file(self, name: str) -> Path:
+        return self.folder / f"{name}.pid"
+
+
+def _end(process: psutil.Process, how: signal.Signals) -> None:
+    process.send_signal(how)
+    try:
+        process.wait(STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(STOP_SECONDS)
 
 
 def _key() -> str:

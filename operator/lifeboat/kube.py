@@ -21,7 +21,16 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from lifeboat.api.common import Resource
-from lifeboat.api.names import FIELD_MANAGER, FINALIZER, GROUP, SCRIPT_LABEL, SCRIPT_LABEL_VALUE, VERSION
+from lifeboat.api.names import (
+    ENGINE_LABEL,
+    ENGINE_LABEL_VALUE,
+    FIELD_MANAGER,
+    FINALIZER,
+    GROUP,
+    SCRIPT_LABEL,
+    SCRIPT_LABEL_VALUE,
+    VERSION,
+)
 
 Body = dict[str, Any]
 Kind = type[Resource]
@@ -236,6 +245,15 @@ class Kube:
         found = await self.call("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
         return secret_script(found, name, key)
 
+    async def engine_secret(self, namespace: str, name: str) -> dict[str, str]:
+        """The texts in a Secret that is labelled for engines.
+
+        Raises:
+            Unusable: it lacks the label, or holds something that is not text.
+        """
+        found = await self.call("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        return secret_for_engine(found, name)
+
     async def read_lease(self, namespace: str, name: str) -> Body:
         """The Lease as it is."""
         return await self.call("GET", f"{_leases(namespace)}/{name}", seconds=5)
@@ -251,12 +269,26 @@ class Kube:
 
 def secret_script(secret: Body, name: str, key: str) -> str:
     """The script in a Secret, if the Secret is labelled for that."""
-    labels = secret["metadata"].get("labels") or {}
-    if labels.get(SCRIPT_LABEL) != SCRIPT_LABEL_VALUE:
-        raise Unusable(f'Secret {name} is not read without the label {SCRIPT_LABEL}: "{SCRIPT_LABEL_VALUE}"')
+    _need_label(secret, name, SCRIPT_LABEL, SCRIPT_LABEL_VALUE)
     value = (secret.get("data") or {}).get(key)
     if value is None:
         raise Unusable(f"Secret {name} has no key {key}")
+    return _text(value, name, key)
+
+
+def secret_for_engine(secret: Body, name: str) -> dict[str, str]:
+    """The texts in a Secret, if the Secret is labelled for engines."""
+    _need_label(secret, name, ENGINE_LABEL, ENGINE_LABEL_VALUE)
+    return {key: _text(value, name, key) for key, value in (secret.get("data") or {}).items()}
+
+
+def _need_label(secret: Body, name: str, label: str, value: str) -> None:
+    labels = secret["metadata"].get("labels") or {}
+    if labels.get(label) != value:
+        raise Unusable(f'Secret {name} is not read without the label {label}: "{value}"')
+
+
+def _text(value: str, name: str, key: str) -> str:
     try:
         return base64.b64decode(value).decode()
     except (binascii.Error, UnicodeDecodeError) as error:

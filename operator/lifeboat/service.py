@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import Final
 
 from lifeboat import clock, http, kube
-from lifeboat.engines.contract import Engine
+from lifeboat.engines.contract import Engine, Secrets
 from lifeboat.handlers.watch import Watch
 from lifeboat.leader import Leadership
 from lifeboat.metrics import Metrics
 from lifeboat.reconcile.reconciler import Reconciler
+from lifeboat.reconcile.secrets import EngineSecrets
 from lifeboat.reconcile.tools import Tools
 from lifeboat.reconcile.writer import Writer
 from lifeboat.settings import Settings
@@ -27,7 +28,7 @@ DRAIN_SECONDS: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
-EngineFactory = Callable[[str], Engine]
+EngineFactory = Callable[[str, Secrets], Engine]
 
 
 class Service:
@@ -63,7 +64,7 @@ class Service:
             verifier=Verifier(now=self._now),
             readability=Readability(api),
             metrics=self.metrics,
-            engine=self._engine,
+            engine=lambda name: self._engine(name, EngineSecrets(api)),
             now=self._now,
         )
         reconciler = Reconciler(tools)
@@ -145,7 +146,7 @@ class Service:
         await asyncio.gather(task, stopped, return_exceptions=True)
         return task.done() and not task.cancelled() and task.result()
 
-    def _engine(self, name: str) -> Engine:
+    def _engine(self, name: str, secrets: Secrets) -> Engine:
         if name not in self._engines:
-            self._engines[name] = self._factory(name)
+            self._engines[name] = self._factory(name, secrets)
         return self._engines[name]

@@ -229,7 +229,7 @@ class Operator:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self.service = Service(self._settings, self._engine, now=self._clock)
+        self.service = Service(self._settings, lambda name, _: self._engine(name), now=self._clock)
         running = asyncio.create_task(self.service.run())
         started = asyncio.create_task(self.service.started.wait())
         await asyncio.wait((running, started), return_when=asyncio.FIRST_COMPLETED)

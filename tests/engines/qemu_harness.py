@@ -26,9 +26,10 @@ import yaml
 from lifeboat.engines.contract import Engine, Pair, Refused
 from lifeboat.engines.facts import Way
 from lifeboat.engines.ledger import Direction
-from lifeboat.engines.qemu import records, storage_daemon
+from lifeboat.engines.qemu import storage_daemon
 from lifeboat.engines.qemu.engine import QemuEngine
 from lifeboat.host import machine, processes
+from lifeboat.host.records import REGISTERED
 
 MIB = 1 << 20
 SOURCE_ADDRESS = "10.71.0.20"
@@ -181,7 +182,7 @@ class Zones:
     def source_folder(self) -> Path:
         folder = self._source_zone / "servers" / self.server_id
         with contextlib.suppress(FileNotFoundError):
-            registered = json.loads((folder / records.REGISTERED).read_bytes())
+            registered = json.loads((folder / REGISTERED).read_bytes())
             return self._source_zone / "machines" / self.server_id / str(registered["machine"])
         return folder
 

@@ -10,10 +10,10 @@ import pytest
 from demo.world import end
 from lifeboat.__main__ import main
 from lifeboat.cli import client
-from lifeboat.engines.qemu.records import MachineRecord, save_machine, save_registration
+from lifeboat.engines.qemu.records import MachineRecord, save_machine
 from lifeboat.engines.qemu.zones import Zones
 from lifeboat.host import machine
-from lifeboat.host.records import Wanted
+from lifeboat.host.records import Wanted, save_registration
 
 INVENTORY = """\
 zone: zone-a

@@ -24,6 +24,11 @@ SCRIPT_LABEL: Final = "lifeboat.dev/script"
 
 SCRIPT_LABEL_VALUE: Final = "true"
 
+ENGINE_LABEL: Final = "lifeboat.dev/engine"
+"""Label that a Secret must carry, with the value "true", before an engine is given what it holds."""
+
+ENGINE_LABEL_VALUE: Final = "true"
+
 LATEST: Final = "latest"
 LATEST_APPLICATION_CONSISTENT: Final = "latest-application-consistent"
 CURRENT: Final = "current"

@@ -7,9 +7,9 @@ from pydantic import ConfigDict, Field
 
 from lifeboat.api import cel
 from lifeboat.api.common import AGE_COLUMN, LENIENT, READY_COLUMN, Column, Condition, Model, Resource, of_map
-from lifeboat.api.values import Id, Quantity
+from lifeboat.api.values import Id, ObjectName, Quantity
 
-ENGINES = ("qemu",)
+ENGINES = ("qemu", "ceph")
 """The members of `spec.engine`, the default first; another engine is added here and as a field of `Engine`."""
 
 
@@ -37,6 +37,43 @@ class Qemu(Model):
     """The engine that uses QEMU's own mirroring; it has no settings."""
 
 
+class SecretRef(Model):
+    """A Secret in the SitePair's namespace."""
+
+    name: ObjectName = Field(description="The Secret's name.")
+
+
+class CephSite(Model):
+    """How the Ceph cluster of a site is reached."""
+
+    secret_ref: SecretRef = Field(
+        description='The Secret with keys ceph.conf and keyring, labelled lifeboat.dev/engine: "true".'
+    )
+
+
+class CephPools(Model):
+    """The pools that hold disks, of the same names at both sites."""
+
+    standard: Id | None = Field(None, description="The pool of the standard tier. Absent: rbd.")
+    ssd: Id | None = Field(None, title="SSD", description="The pool of the fast tier, for useSSD.")
+
+
+class CephMode(StrEnum):
+    """How RBD mirrors an image."""
+
+    JOURNAL = "journal"
+    SNAPSHOT = "snapshot"
+
+
+class Ceph(Model):
+    """The engine that lets two Ceph clusters mirror RBD images to each other."""
+
+    primary: CephSite = Field(description="The cluster of the primary site.")
+    recovery: CephSite = Field(description="The cluster of the recovery site.")
+    pools: CephPools | None = Field(None, description="The pools that hold disks. Absent: rbd alone.")
+    mode: CephMode | None = Field(None, description="How images are mirrored. Absent: journal; snapshot is not built.")
+
+
 class Engine(Model):
     """The engine that copies the disks: exactly one member."""
 
@@ -49,6 +86,7 @@ class Engine(Model):
     )
 
     qemu: Qemu | None = Field(None, description="Copy with QEMU's own mirroring.")
+    ceph: Ceph | None = Field(None, description="Let two Ceph clusters mirror RBD images.")
 
 
 class SitePairSpec(Model):

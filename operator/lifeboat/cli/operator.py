@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace, _SubParsersAction
 
 from lifeboat import logs, settings
 from lifeboat.engines import registry
-from lifeboat.engines.contract import Engine
+from lifeboat.engines.contract import Engine, Secrets
 from lifeboat.service import Service
 
 _log = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ def run(arguments: Namespace) -> int:
         return 2
     logs.configure(chosen.log_format, chosen.log_level)
 
-    def engine(name: str) -> Engine:
-        return registry.create(name, zones=chosen.zones)
+    def engine(name: str, secrets: Secrets) -> Engine:
+        return registry.create(name, zones=chosen.zones, secrets=secrets)
 
     try:
         asyncio.run(_serve(Service(chosen, engine)))

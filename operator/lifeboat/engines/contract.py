@@ -16,7 +16,12 @@ from lifeboat.engines.verbs import Verb
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do; what it cannot is refused with that reason, never ignored."""
+    """What an engine can do; what it cannot is refused with that reason, never ignored.
+
+    The last two say how it copies. `ordered_replay`: writes are acknowledged before they are copied and arrive in their
+    order, some time later; so a replica is consistent at every moment, an interruption ends by itself, and points are
+    taken at the source. `outlives_source`: what is to be copied is kept when the source dies, and costs no full copy.
+    """
 
     application_consistent_points: bool = False
     delta_resync: bool = False
@@ -24,15 +29,21 @@ class Capabilities:
     elastic_ips: bool = False
     planned_failover: bool = False
     reverse_replication: bool = False
+    ordered_replay: bool = False
+    outlives_source: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Where an engine works: two zones, and the pair's block of options for it."""
+    """Where an engine works: two zones, and the pair's block of options for it.
+
+    `namespace` is the pair's own: Secrets that its options name are there.
+    """
 
     primary_zone: str
     recovery_zone: str
     options: Mapping[str, object] = field(default_factory=dict)
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,19 @@ class Script:
 
     key: str
     content: str = field(repr=False)
+
+
+class Secrets(Protocol):
+    """How an engine reads what a pair's options may only name."""
+
+    async def read(self, namespace: str, name: str) -> Mapping[str, str]:
+        """The texts in a Secret that is meant for engines.
+
+        Raises:
+            Refused: there is no such Secret, or it is not meant for that.
+            Retry: it cannot be read now.
+        """
+        ...
 
 
 class EngineError(Exception):

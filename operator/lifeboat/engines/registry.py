@@ -9,17 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lifeboat.engines.contract import Engine, Refused
+from lifeboat.engines.contract import Engine, Refused, Secrets
 
 
-def _qemu(*, zones: Path) -> Engine:
+def _qemu(*, zones: Path, **_: object) -> Engine:
     """The embedded engine; `zones` is the folder with a folder for each zone."""
     from lifeboat.engines.qemu.engine import QemuEngine  # noqa: PLC0415 - an engine is loaded only where it is chosen
 
     return QemuEngine(zones)
 
 
-_FACTORIES: Mapping[str, Callable[..., Engine]] = {"qemu": _qemu}
+def _ceph(*, zones: Path, secrets: Secrets) -> Engine:
+    """The engine on Ceph; `zones` has a folder for each zone where servers run, `secrets` how clusters are reached."""
+    from lifeboat.engines.ceph.engine import CephEngine  # noqa: PLC0415 - as above
+
+    return CephEngine(zones, secrets)
+
+
+_FACTORIES: Mapping[str, Callable[..., Engine]] = {"qemu": _qemu, "ceph": _ceph}
 NAMES = tuple(_FACTORIES)
 
 

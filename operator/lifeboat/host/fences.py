@@ -18,11 +18,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from lifeboat.engines.contract import Retry, Underway, Unreachable
+from lifeboat.engines.contract import Refused, Retry, Underway, Unreachable
 from lifeboat.host import files, machine, power
 from lifeboat.host.guest import Guests
 from lifeboat.host.qmp import CommandFailed, Monitors, Session, Silent
-from lifeboat.host.records import FENCE, FenceOrder, load_fence, save_fence
+from lifeboat.host.records import FENCE, WIPED, FenceOrder, is_fenced, load_fence, save_fence
 from lifeboat.host.zones import Zone
 
 _SECONDS = 3.0
@@ -174,6 +174,21 @@ class Fences:
                 await asyncio.sleep(0.02)
             await session.run("cont")
         self._guests.forget(server.folder / machine.AGENT)
+
+
+def check_start(who: str, folder: Path, *, lifting: bool = False) -> None:
+    """See that what is in a folder may start; `lifting` is for the fence's own end.
+
+    Raises:
+        Refused: it is fenced, or its disks were given up.
+    """
+    if is_fenced(folder) and not lifting:
+        raise Refused(
+            f"{who} is fenced: it was failed over to another zone and must not serve beside its "
+            f"recovered copy; a rollback or a failback lifts the fence ({folder / FENCE})"
+        )
+    if (folder / WIPED).exists():
+        raise Refused(f"{who} has no disks: they were given up for a replica ({folder / WIPED})")
 
 
 async def _running(session: Session) -> bool:

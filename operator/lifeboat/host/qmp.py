@@ -140,7 +140,7 @@ class Monitors:
         try:
             async with asyncio.timeout(seconds), lock:
                 try:
-                    await client.connect(await connect(socket))
+                    await _greet(client, await connect(socket))
                     yield Session(client, socket)
                 finally:
                     await _hang_up(client)
@@ -195,6 +195,14 @@ def log_command(socket: Path, command: str, arguments: Mapping[str, object] | No
         shown[secret] = "…"
     line = {"socket": str(socket), "execute": command, "arguments": shown}
     logger.debug("%s", json.dumps(line, default=str, ensure_ascii=False))
+
+
+async def _greet(client: QMPClient, connection: sockets.socket) -> None:
+    try:
+        await client.connect(connection)
+    except AssertionError as error:
+        # So the library takes a peer that hangs up right after it was greeted, as one that is being ended does.
+        raise EOFError("it hung up") from error
 
 
 async def _hang_up(client: QMPClient) -> None:

@@ -18,6 +18,8 @@ from lifeboat.host import files
 from lifeboat.host.zones import Zone
 
 FENCE = "fence.json"
+REGISTERED = "registered.json"
+WIPED = "wiped.json"
 
 
 class Record(BaseModel):
@@ -50,6 +52,18 @@ class FenceOrder(Record):
     drained: bool = False
 
 
+class Registration(Record):
+    """Which launched machine is the server of its zone."""
+
+    machine: str
+
+
+class Wiped(Record):
+    """That a server's disks were given up for the replica of a run: it is not started any more."""
+
+    run: int
+
+
 def load_fence(folder: Path) -> FenceOrder | None:
     """The order that keeps the server in a folder from serving, or None.
 
@@ -67,6 +81,32 @@ def save_fence(zone: Zone[Any], folder: Path, order: FenceOrder) -> FenceOrder:
 def is_fenced(folder: Path) -> bool:
     """Whether a fence keeps what runs in this folder from starting."""
     return (folder / FENCE).exists()
+
+
+def load_registration(zone: Zone[Any], server_id: str) -> str | None:
+    """The machine that is registered as a server of a zone, or None."""
+    found = load(zone.server_folder(server_id) / REGISTERED, Registration)
+    return None if found is None else found.machine
+
+
+def save_registration(zone: Zone[Any], server_id: str, machine: str | None) -> None:
+    """Register a machine as a server of a zone, or none, durably."""
+    path = zone.server_folder(server_id) / REGISTERED
+    if machine is not None:
+        save(zone, path, Registration(machine=machine))
+    elif path.exists():
+        files.remove(path)
+        files.sync_folder(path.parent)
+
+
+def registrations(zone: Zone[Any]) -> tuple[str, ...]:
+    """The ids of the servers as which machines are registered in a zone."""
+    return tuple(sorted(path.parent.name for path in (zone.folder / "servers").glob(f"*/{REGISTERED}")))
+
+
+def save_wiped(zone: Zone[Any], folder: Path, wiped: Wiped) -> Wiped:
+    """Write durably that the disks of the server in a folder are given up."""
+    return save(zone, folder / WIPED, wiped)
 
 
 def load(path: Path, kind: type[RecordT]) -> RecordT | None:

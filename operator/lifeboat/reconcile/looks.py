@@ -33,7 +33,7 @@ class Look:
 def pair_of(pair: SitePair) -> Pair:
     """The pair as engines know it."""
     options = pair.spec.engine.as_dict().get(pair.spec.engine_name, {}) if pair.spec.engine is not None else {}
-    return Pair(pair.spec.primary.zone, pair.spec.recovery.zone, options)
+    return Pair(pair.spec.primary.zone, pair.spec.recovery.zone, options, pair.metadata.namespace)
 
 
 async def look(tools: Tools, engine: Engine, pair: SitePair, server_ids: Collection[str]) -> Look:

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from lifeboat.engines.contract import Refused
 from lifeboat.engines.qemu import images, site_server
-from lifeboat.engines.qemu.records import MachineRecord, Wiped, machines, save_wiped
+from lifeboat.engines.qemu.records import MachineRecord, machines
 from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.host import files, machine
+from lifeboat.host.records import Wiped, save_wiped
 
 
 def find(zone: Zone, server_id: str) -> SiteServer:

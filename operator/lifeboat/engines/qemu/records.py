@@ -10,13 +10,10 @@ from datetime import datetime
 from pathlib import Path
 
 from lifeboat.engines.qemu.zones import Zone
-from lifeboat.host import files
 from lifeboat.host.records import Record, Wanted, load, save
 
 REPLICA = "replica.json"
 MACHINE = "machine.json"
-REGISTERED = "registered.json"
-WIPED = "wiped.json"
 
 
 class DiskRecord(Record):
@@ -147,18 +144,6 @@ class MachineRecord(Record):
         return 80 if 80 in self.ports else next(iter(self.ports), None)
 
 
-class Registration(Record):
-    """Which launched machine is the server of its zone."""
-
-    machine: str
-
-
-class Wiped(Record):
-    """That a server's disks were given up for the replica of a run: it is not started any more."""
-
-    run: int
-
-
 def layer_file(zone: Zone, record: ReplicaRecord, layer: Layer, index: int) -> Path:
     """The image file of a disk in a layer."""
     folder = zone.tier(layer.ssd) / "replicas" / record.server_id
@@ -200,29 +185,3 @@ def all_machines(zone: Zone) -> tuple[MachineRecord, ...]:
     """The machines that were launched in a zone."""
     found = (load(path, MachineRecord) for path in sorted((zone.folder / "machines").glob(f"*/*/{MACHINE}")))
     return tuple(record for record in found if record is not None)
-
-
-def load_registration(zone: Zone, server_id: str) -> str | None:
-    """The machine that is registered as a server of a zone, or None."""
-    found = load(zone.server_folder(server_id) / REGISTERED, Registration)
-    return None if found is None else found.machine
-
-
-def save_registration(zone: Zone, server_id: str, machine: str | None) -> None:
-    """Register a machine as a server of a zone, or none, durably."""
-    path = zone.server_folder(server_id) / REGISTERED
-    if machine is not None:
-        save(zone, path, Registration(machine=machine))
-    elif path.exists():
-        files.remove(path)
-        files.sync_folder(path.parent)
-
-
-def registrations(zone: Zone) -> tuple[str, ...]:
-    """The ids of the servers as which machines are registered in a zone."""
-    return tuple(sorted(path.parent.name for path in (zone.folder / "servers").glob(f"*/{REGISTERED}")))
-
-
-def save_wiped(zone: Zone, folder: Path, wiped: Wiped) -> Wiped:
-    """Write durably that the disks of the server in a folder are given up."""
-    return save(zone, folder / WIPED, wiped)

@@ -21,20 +21,19 @@ from lifeboat.engines.qemu.records import (
     all_machines,
     layer_file,
     load_machine,
-    load_registration,
     machine_disk,
     machines,
     save_machine,
-    save_registration,
 )
-from lifeboat.engines.qemu.servers import Servers, check_start
+from lifeboat.engines.qemu.servers import Servers
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.engines.verbs import Launch
 from lifeboat.host import files, forwards, machine, power
+from lifeboat.host.fences import check_start
 from lifeboat.host.guest import Guests
 from lifeboat.host.inventory import NetworkSpec, address_problem
 from lifeboat.host.qmp import CommandFailed, Monitors, Silent
-from lifeboat.host.records import Wanted, is_fenced
+from lifeboat.host.records import Wanted, is_fenced, load_registration, save_registration
 
 _ROOM_TO_GO_ON = 1 << 20
 """Less is used up by the next few writes: an image grows by 64 KiB, and its tables by as much."""

@@ -9,26 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 from lifeboat.engines.contract import Refused
 from lifeboat.engines.facts import Source
 from lifeboat.engines.qemu import images, site_server
 from lifeboat.engines.qemu.inventory import ServerSpec
 from lifeboat.engines.qemu.records import (
-    WIPED,
     MachineRecord,
     load_machine,
-    load_registration,
     save_machine,
-    save_registration,
 )
 from lifeboat.engines.qemu.site_server import SiteServer
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.host import files, forwards, machine, power
+from lifeboat.host.fences import check_start
 from lifeboat.host.guest import Guests
 from lifeboat.host.qmp import Monitors
-from lifeboat.host.records import FENCE, Wanted, is_fenced
+from lifeboat.host.records import Wanted, load_registration, save_registration
 
 
 class Servers:
@@ -140,21 +137,6 @@ class Servers:
     async def _boot(self, spec: machine.MachineSpec) -> None:
         await machine.start(self._monitors, spec)
         self._guests.forget(spec.folder / machine.AGENT)
-
-
-def check_start(who: str, folder: Path, *, lifting: bool = False) -> None:
-    """See that what is in a folder may start; `lifting` is for the fence's own end.
-
-    Raises:
-        Refused: it is fenced, or its disks were given up.
-    """
-    if is_fenced(folder) and not lifting:
-        raise Refused(
-            f"{who} is fenced: it was failed over to another zone and must not serve beside its "
-            f"recovered copy; a rollback or a failback lifts the fence ({folder / FENCE})"
-        )
-    if (folder / WIPED).exists():
-        raise Refused(f"{who} has no disks: they were given up for a replica ({folder / WIPED})")
 
 
 def _running(zone: Zone) -> tuple[ServerSpec, ...]:

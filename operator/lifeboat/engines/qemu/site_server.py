@@ -17,15 +17,13 @@ from lifeboat.engines.qemu.records import (
     MachineRecord,
     layer_file,
     load_machine,
-    load_registration,
     load_replica,
     machine_disk,
     machines,
-    registrations,
 )
 from lifeboat.engines.qemu.zones import Zone
 from lifeboat.host.machine import MachineDisk, MachineSpec
-from lifeboat.host.records import Wanted, is_fenced
+from lifeboat.host.records import Wanted, is_fenced, load_registration, registrations
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lifeboat.engines.ceph.worker import images, look, mirroring, records
+from lifeboat.engines.ceph.worker import images, journal, look, mirroring, records
 from lifeboat.engines.ceph.worker.cluster import Cluster
 
 
@@ -16,6 +16,9 @@ def _standing(cluster: Cluster, pools: list[str]) -> dict[str, Any]:
     return {
         "fsid": cluster.fsid(),
         "full": sorted(checks.keys() & {"OSD_FULL", "POOL_FULL"}),
+        "size_bytes": {
+            name: int(usage[name]["max_avail"]) + int(usage[name]["stored"]) for name in pools if name in usage
+        },
         "free_bytes": {name: int(usage[name]["max_avail"]) for name in pools if name in usage},
     }
 
@@ -33,6 +36,8 @@ CALLS: Mapping[str, Callable[..., Any]] = {
     "read": records.read,
     "swap": records.swap,
     "forget": records.remove,
+    "journal_ends": journal.ends,
+    "journal_tags": journal.tags,
     "primary": images.primary,
     "used": images.used,
     "snapshot": images.snapshot,

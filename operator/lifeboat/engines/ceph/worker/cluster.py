@@ -20,6 +20,10 @@ _QUIET = {
     "rados_mon_op_timeout": str(_OPERATION_SECONDS),
     "rados_osd_op_timeout": str(_OPERATION_SECONDS),
     "client_mount_timeout": str(_OPERATION_SECONDS),
+    # An OSD that was started anew has another address, and a client asks the monitors for it only for an operation that
+    # is older than this. One that is given up before would be given up for ever.
+    "objecter_timeout": "2",
+    "objecter_tick_interval": "1",
     # A clone needs no protected snapshot, and its snapshot can be removed before it.
     "rbd_default_clone_format": "2",
 }

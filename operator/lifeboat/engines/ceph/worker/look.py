@@ -61,6 +61,7 @@ def _image(cluster: Cluster, pool: str, image_id: str, name: str, mirror: Any) -
         # Removed, or renamed, since the list was read.
         return None
     image["journal"] = None
+    image["exclusive"] = bool(image["features"] & rbd.RBD_FEATURE_EXCLUSIVE_LOCK)
     if image["features"] & rbd.RBD_FEATURE_JOURNALING:
         # Without one it is just being made.
         with contextlib.suppress(rados.ObjectNotFound):
@@ -93,7 +94,7 @@ def _read(image: Any) -> dict[str, Any]:  # noqa: ANN401 - the bindings have no 
     parent = None
     try:
         spec = image.get_parent_image_spec()
-        parent = {"pool": spec["pool_name"], "image": spec["image_id"], "snapshot": spec["snap_id"]}
+        parent = {"pool": spec["pool_name"], "image": image.parent_id(), "snapshot": spec["snap_name"]}
     except rbd.ImageNotFound:
         pass
     return {

@@ -14,8 +14,11 @@ def enable(cluster: Cluster, pool: str, images: list[str]) -> None:
             with rbd.Image(ioctx, name) as image:
                 if not image.features() & rbd.RBD_FEATURE_JOURNALING:
                     image.update_features(rbd.RBD_FEATURE_JOURNALING, True)  # noqa: FBT003 - the bindings take it so
-                info = image.mirror_image_get_info()
-                if info["state"] != rbd.RBD_MIRROR_IMAGE_ENABLED:
+                state = image.mirror_image_get_info()["state"]
+                if state == rbd.RBD_MIRROR_IMAGE_DISABLING:
+                    # Somebody was cut off.
+                    image.mirror_image_disable(False)  # noqa: FBT003 - the bindings take it so
+                if state != rbd.RBD_MIRROR_IMAGE_ENABLED:
                     image.mirror_image_enable(rbd.RBD_MIRROR_IMAGE_MODE_JOURNAL)
 
 
@@ -25,7 +28,7 @@ def disable(cluster: Cluster, pool: str, images: list[str]) -> None:
         for name in images:
             try:
                 with rbd.Image(ioctx, name) as image:
-                    if image.mirror_image_get_info()["state"] == rbd.RBD_MIRROR_IMAGE_ENABLED:
+                    if image.mirror_image_get_info()["state"] != rbd.RBD_MIRROR_IMAGE_DISABLED:
                         image.mirror_image_disable(False)  # noqa: FBT003 - the bindings take it so
             except rbd.ImageNotFound:
                 continue
