@@ -38,6 +38,7 @@ SETS: Mapping[str, Values] = {
         "extraVolumes": [{"name": "authorities", "configMap": {"name": "authorities"}}],
         "extraVolumeMounts": [{"name": "authorities", "mountPath": "/etc/ssl/certs", "readOnly": True}],
         "serviceAccount": {"name": "captain", "annotations": {"example.org/team": "platform"}},
+        "engineSecrets": ["ceph-zone-a", "ceph-zone-b"],
         "scripts": {"secrets": {"enabled": True, "names": ["script"]}},
         "roles": {"editMayFailOver": True},
         "annotations": {"example.org/team": "platform"},
