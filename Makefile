@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 # Processes that share the tests, each in a network of its own, which only root can make.
 WORKERS ?= $(if $(filter 0,$(shell id -u)),2,0)
+# What copies the disks of the one-machine world: qemu, or ceph, for which two real clusters are started.
+ENGINE ?= qemu
 # What the operator needs, what builds its package, and what tests and the one-machine world need beside them.
 LOCKS := requirements.lock requirements-build.lock requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
@@ -14,14 +16,14 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
 # The whole story on this machine: protect, replicate, drill, lose a zone, fail over, commit, and go home.
 demo: $(READY)
-	$(BIN)/python -m demo story
+	$(BIN)/python -m demo story --engine $(ENGINE)
 
 # The one-machine world, to use by hand: `make up`, then kubectl.
 up: $(READY)
-	$(BIN)/python -m demo up
+	$(BIN)/python -m demo up --engine $(ENGINE)
 
 down: $(READY)
-	$(BIN)/python -m demo down
+	$(BIN)/python -m demo down --engine $(ENGINE)
 
 # Everything: style, types, layers, and all tests on real machines and a real API server.
 test: lint

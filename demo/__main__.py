@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from demo import guest
 from demo.cache import BuildError
+from demo.ceph import CephError
+from demo.ceph.world import CephWorld
 from demo.controlplane import binaries
 from demo.controlplane.plane import ControlPlaneError
 from demo.helm import HelmError, program
 from demo.story import tell_story
 from demo.world import World, WorldError
 
+ENGINES: Mapping[str, Callable[[Path], World]] = {"qemu": World, "ceph": CephWorld}
 HOME = Path(".lifeboat")
 
 USAGE = """
 The world is up. To use it:
 
   export KUBECONFIG={kubeconfig} PATH={programs}:$PATH
-  kubectl apply -f demo/manifests/1-sitepair.yaml -f demo/manifests/2-protectedserver.yaml
+  kubectl apply -f demo/manifests/{sitepair} -f demo/manifests/2-protectedserver.yaml
   kubectl get sp,ps,dr,fo
   lifeboat status
   kubectl apply -f demo/manifests/3-drill.yaml          # rehearse; then: lifeboat status orders-db
@@ -38,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("what", choices=("prepare", "up", "down", "story"))
     parser.add_argument("--folder", type=Path, default=HOME, help="where the world lives")
+    parser.add_argument("--engine", choices=ENGINES, default="qemu", help="what copies the disks")
     chosen = parser.parse_args(arguments)
+    make = ENGINES[chosen.engine]
     try:
         match chosen.what:
             case "prepare":
@@ -47,14 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for flavour in guest.FLAVOURS:
                     guest.build(flavour)
             case "up":
-                world = World(chosen.folder)
+                world = make(chosen.folder)
                 world.up(lambda step: print(f"  {step}", flush=True))
-                print(USAGE.format(kubeconfig=world.kubeconfig, programs=world.folder / "bin", log=world.operator_log))
+                print(
+                    USAGE.format(
+                        sitepair=world.sitepair,
+                        kubeconfig=world.kubeconfig,
+                        programs=world.folder / "bin",
+                        log=world.operator_log,
+                    )
+                )
             case "down":
-                World(chosen.folder).down()
+                make(chosen.folder).down()
             case _:
-                tell_story(chosen.folder / "story")
-    except (BuildError, ControlPlaneError, HelmError, WorldError) as error:
+                tell_story(make(chosen.folder / "story"))
+    except (BuildError, CephError, ControlPlaneError, HelmError, WorldError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -65,11 +65,11 @@ def writing(log: Path, host: str = SOURCE) -> Iterator[subprocess.Popen[bytes]]:
         client.wait(20)
 
 
-def tell_story(folder: Path) -> None:
-    """Tell it in a world of its own, and take that world down whatever happens."""
-    world, console = World(folder), Console(highlight=False)
+def tell_story(world: World) -> None:
+    """Tell it in a world that is made for it, and taken down whatever happens."""
+    console = Console(highlight=False)
     world.down()
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(world.folder, ignore_errors=True)
     _alone()
     try:
         _tell(world, console)
@@ -95,7 +95,7 @@ def _tell(world: World, console: Console) -> None:
     console.print(f"  the example server boots to an answering database in {figures.boot:.1f} s")
 
     console.rule("2. Pair and protect")
-    _apply(world, console, "1-sitepair.yaml")
+    _apply(world, console, world.sitepair)
     world.until("sp", "a-to-b", ready, seconds=60)
     _apply(world, console, "2-protectedserver.yaml")
     with writing(log) as client:
@@ -288,8 +288,7 @@ def _commit(world: World, console: Console) -> None:
     world.until("fo", "zone-a-lost", phase_is("Committed"), seconds=600)
     _table(world, console, "ps,dr,fo,sp")
     console.print(f"  the recovered server is independent and answers: {_fetch(RECOVERED)}")
-    left = list((world.zones / "zone-b" / "storage").rglob("*.qcow2"))
-    console.print(f"  disk files left in zone-b: {len(left)}, all of the recovered server")
+    console.print(f"  disks left in zone-b: {len(world.disks_left('zone-b'))}, all of the recovered server")
 
 
 def _replicate_back(world: World, console: Console, log: Path) -> None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import psutil
 
@@ -45,6 +45,9 @@ class World:
     """A world in a folder. `servers` are those of zone-a that run, `extra` the operator's options."""
 
     folder: Path
+    sitepair: ClassVar[str] = "1-sitepair.yaml"
+    """The example's pair among the manifests."""
+
     zones_from: Path = HERE / "zones"
     servers: Sequence[str] = ("orders-db",)
     extra: Sequence[str] = ("--log-level", "INFO")
@@ -113,6 +116,7 @@ class World:
         """
         options = ["--namespace", NAMESPACE, "--set", "logFormat=text"]
         options += ["--take-ownership", "--force-conflicts"]  # kubectl may have applied the definitions before
+        options += self.chart_options()
         helm("upgrade", "--install", RELEASE, str(CHART), *options, kubeconfig=self.kubeconfig)
         self.control_plane.write_account_kubeconfig(self.operator_kubeconfig, RELEASE, NAMESPACE)
         [container] = self.get("deployment", RELEASE)["spec"]["template"]["spec"]["containers"]
@@ -124,6 +128,14 @@ class World:
             if time.monotonic() > deadline:
                 raise WorldError(f"the API server does not serve {', '.join(names)}")
             time.sleep(0.1)
+
+    def chart_options(self) -> list[str]:
+        """What the chart is told besides."""
+        return []
+
+    def disks_left(self, zone: str) -> list[str]:
+        """What a zone's storage holds for disks."""
+        return [str(path) for path in (self.zones / zone / "storage").rglob("*.qcow2")]
 
     def _programs(self) -> None:
         """Links to kubectl, helm and lifeboat in one folder, to put on the PATH."""
