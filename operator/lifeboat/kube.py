@@ -11,6 +11,8 @@ import asyncio
 import base64
 import binascii
 import json
+import ssl
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +67,7 @@ class Unavailable(KubeError):
 
 
 class Unusable(KubeError):
-    """Raised when a ConfigMap or Secret exists and may not, or cannot, be read as a script. The message says why."""
+    """Raised when what is there may not, or cannot, be used for what it is asked for. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,18 @@ class Credentials:
     ca_file: str | None
     certificate_file: str | None
     key_file: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where an API server is and as whom to speak to it; certificates and key are PEM texts."""
+
+    server: str
+    authority: str | None
+    server_name: str | None = None
+    token: str | None = field(default=None, repr=False)
+    certificate: str | None = None
+    key: str | None = field(default=None, repr=False)
 
 
 class Kube:
@@ -96,10 +110,45 @@ class Kube:
             )
         else:
             config.load_incluster_config(client_configuration=made)  # type: ignore[no-untyped-call]
-        made.retries = None
-        made.connection_pool_maxsize = CONNECTIONS
-        made.client_session_kwargs = {"trust_env": False}
-        return cls(client.ApiClient(made))
+        return cls(_client(made))
+
+    @classmethod
+    def as_pod(cls) -> Self:
+        """Connect as a pod of the cluster.
+
+        Raises:
+            Unusable: the process is none.
+        """
+        made = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=made)  # type: ignore[no-untyped-call]
+        except config.ConfigException as error:
+            raise Unusable("the operator is no pod of a cluster") from error
+        return cls(_client(made))
+
+    @classmethod
+    def reach(cls, access: Access) -> Self:
+        """Connect to an API server of which only this is known.
+
+        Raises:
+            Unusable: its certificates cannot be read.
+        """
+        made = client.Configuration()
+        made.host = access.server
+        made.ca_cert_data = access.authority
+        made.tls_server_name = access.server_name
+        if access.token is not None:
+            made.api_key = {"BearerToken": f"Bearer {access.token}"}
+        try:
+            # The library takes a certificate from files only; it has read them once the client is made.
+            with tempfile.TemporaryDirectory() as folder:
+                if access.certificate is not None and access.key is not None:
+                    for name, text in (("certificate", access.certificate), ("key", access.key)):
+                        (Path(folder) / name).write_text(text, encoding="ascii")
+                    made.cert_file, made.key_file = f"{folder}/certificate", f"{folder}/key"
+                return cls(_client(made))
+        except (ssl.SSLError, ValueError) as error:
+            raise Unusable("the certificates of the API server, or of its user, cannot be read") from error
 
     async def credentials(self) -> Credentials:
         """With what this client speaks to the API server, for whoever else has to."""
@@ -265,6 +314,13 @@ class Kube:
     async def replace_lease(self, namespace: str, body: Body) -> Body:
         """Replace the Lease of that resourceVersion; `Conflict` where it changed since."""
         return await self.call("PUT", f"{_leases(namespace)}/{body['metadata']['name']}", body=body, seconds=5)
+
+
+def _client(made: client.Configuration) -> client.ApiClient:
+    made.retries = None
+    made.connection_pool_maxsize = CONNECTIONS
+    made.client_session_kwargs = {"trust_env": False}
+    return client.ApiClient(made)
 
 
 def secret_script(secret: Body, name: str, key: str) -> str:

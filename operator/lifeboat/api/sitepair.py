@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from lifeboat.api import cel
 from lifeboat.api.common import AGE_COLUMN, LENIENT, READY_COLUMN, Column, Condition, Model, Resource, of_map
-from lifeboat.api.values import Id, ObjectName, Quantity
+from lifeboat.api.values import Cidr, Id, Label, NetworkAttachment, ObjectName, Quantity
 
 ENGINES = ("qemu", "ceph")
 """The members of `spec.engine`, the default first; another engine is added here and as a field of `Engine`."""
@@ -43,12 +43,100 @@ class SecretRef(Model):
     name: ObjectName = Field(description="The Secret's name.")
 
 
+class CephHost(Model):
+    """Servers run as QEMU machines on the operator's host; there is nothing to choose."""
+
+
+class PodNetwork(Model):
+    """The network that every pod has; there is nothing to choose."""
+
+
+class KubeVirtNetwork(Model):
+    """What a network of the site is in the Kubernetes cluster: exactly one of pod and multus."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel.rules(
+            cel.rule(cel.exactly_one("pod", "multus"), "write exactly one of pod and multus; such as pod: {}"),
+            cel.rule(
+                "!has(self.isolated) || has(self.multus)",
+                "write isolated beside multus only: on the network of pods a NetworkPolicy isolates",
+                field=".isolated",
+            ),
+        )
+    )
+
+    name: Id = Field(description="The network's name, as this SitePair and its servers use it.")
+    pod: PodNetwork | None = Field(None, description="The network of pods.")
+    multus: NetworkAttachment | None = Field(
+        None, description="A NetworkAttachmentDefinition, as [namespace/]name; the machine is bridged to it."
+    )
+    isolated: NetworkAttachment | None = Field(
+        None, description="The NetworkAttachmentDefinition that a drill's server joins instead, which leads nowhere."
+    )
+    cidr: Cidr | None = Field(None, description="Its range of addresses, as the status tells it. Absent: 0.0.0.0/0.")
+
+
+class CsiSecretRef(Model):
+    """A Secret of the Kubernetes cluster where the servers run."""
+
+    name: ObjectName = Field(description="The Secret's name.")
+    namespace: Label = Field(description="Its namespace.")
+
+
+class CephMounter(StrEnum):
+    """How ceph-csi maps an image on a node."""
+
+    RBD = "rbd"
+    RBD_NBD = "rbd-nbd"
+
+
+class KubeVirt(Model):
+    """Servers run as KubeVirt's virtual machines, on images that ceph-csi maps."""
+
+    kubeconfig_secret_ref: SecretRef | None = Field(
+        None,
+        description="The Secret with a key kubeconfig that reaches the Kubernetes cluster, labelled "
+        'lifeboat.dev/engine: "true". Absent: the cluster and the account of the operator.',
+    )
+    namespace: Label | None = Field(
+        None, description="Where the virtual machines are. Absent, or without kubeconfigSecretRef: as the SitePair."
+    )
+    cluster_id: Annotated[str, Field(min_length=1, max_length=36)] = Field(
+        alias="clusterID", title="Cluster ID", description="The Ceph cluster, as ceph-csi's configuration calls it."
+    )
+    csi_secret_ref: CsiSecretRef = Field(description="The Secret with which ceph-csi maps an image on a node.")
+    driver: ObjectName | None = Field(None, description="ceph-csi's name for itself. Absent: rbd.csi.ceph.com.")
+    mounter: CephMounter | None = Field(
+        None, description="How ceph-csi maps an image: rbd by the kernel, rbd-nbd by librbd. Absent: rbd."
+    )
+    networks: tuple[KubeVirtNetwork, ...] = Field(
+        min_length=1,
+        max_length=32,
+        json_schema_extra=of_map("name"),
+        description="What the site's networks are in the Kubernetes cluster.",
+    )
+
+
+class CephCompute(Model):
+    """Where a site's servers run: exactly one member."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel.rules(
+            cel.rule(cel.exactly_one("host", "kubevirt"), "write exactly one of host and kubevirt; such as host: {}")
+        )
+    )
+
+    host: CephHost | None = Field(None, description="As QEMU machines on the operator's host.")
+    kubevirt: KubeVirt | None = Field(None, description="As KubeVirt's virtual machines.")
+
+
 class CephSite(Model):
-    """How the Ceph cluster of a site is reached."""
+    """How the Ceph cluster of a site is reached, and where its servers run."""
 
     secret_ref: SecretRef = Field(
         description='The Secret with keys ceph.conf and keyring, labelled lifeboat.dev/engine: "true".'
     )
+    compute: CephCompute | None = Field(None, description="Where the site's servers run. Absent: host.")
 
 
 class CephPools(Model):

@@ -20,6 +20,7 @@ ID: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
 DNS_LABEL: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 DNS_SUBDOMAIN: Final = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
+ATTACHMENT: Final = rf"^([a-z0-9]([a-z0-9-]{{0,61}}[a-z0-9])?/)?{DNS_SUBDOMAIN[1:]}"
 ATTEMPT: Final = r"^attempt-[0-9]+$"
 RFC3339: Final = (
     r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?"
@@ -222,6 +223,23 @@ IPv4 = Annotated[
         ),
     ),
 ]
+Cidr = Annotated[
+    str,
+    _text(
+        43,
+        cel.rule(
+            "isCIDR(self) && cidr(self).ip().family() == 4 && cidr(self) == cidr(self).masked()",
+            "write a range of IPv4 addresses such as 192.168.0.0/24, without bits of a host",
+        ),
+    ),
+]
+NetworkAttachment = Annotated[
+    str,
+    _named(
+        ATTACHMENT, 317, "write a NetworkAttachmentDefinition: its name, or namespace/name, such as production/vlan-20"
+    ),
+]
+"""A NetworkAttachmentDefinition, with or without its namespace."""
 ElasticIP = Annotated[
     str,
     _text(39, cel.rule("self == 'auto' || isIP(self)", "write auto, or an address of the site's pool")),

@@ -12,7 +12,7 @@ from typing import assert_never
 
 from lifeboat.engines.ceph import arrival, pools
 from lifeboat.engines.ceph.compute import Compute, Disk, Made
-from lifeboat.engines.ceph.compute.host.compute import HostCompute
+from lifeboat.engines.ceph.compute.computes import Computes
 from lifeboat.engines.ceph.lags import Lags
 from lifeboat.engines.ceph.machines import Machines
 from lifeboat.engines.ceph.observe import Observer
@@ -79,12 +79,11 @@ class CephEngine:
     ) -> None:
         now = clock or _now
         self._sites = Sites(secrets, monotonic)
-        self._compute: Compute = HostCompute(folder, now)
+        self._computes = Computes(folder, secrets, now, monotonic)
         self._lags = Lags(monotonic)
         self._points = Points(now)
         self._replication = Replication(self._points, self._lags, now)
-        self._machines = Machines(self._compute)
-        self._observer = Observer(self._sites, self._compute, self._lags)
+        self._observer = Observer(self._sites, self._computes, self._lags)
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -129,33 +128,34 @@ class CephEngine:
 
     async def route(self, target: Target, machine: str, port: int) -> tuple[str, int]:
         """A private address and port that lead to `port` of a machine, once something there accepts connections."""
-        await self._visit(target)
-        return await self._compute.route(_ends(target)[1], target.server_id, machine, port)
+        there = await self._visit(target)
+        return await there.route(_ends(target)[1], target.server_id, machine, port)
 
     async def execute(self, target: Target, machine: str, argv: Collection[str], seconds: float) -> ExecResult:
         """Run a program in a machine's guest and wait for it at most so long."""
-        await self._visit(target)
-        return await self._compute.execute(_ends(target)[1], target.server_id, machine, argv, seconds)
+        there = await self._visit(target)
+        return await there.execute(_ends(target)[1], target.server_id, machine, argv, seconds)
 
     async def run_script(self, target: Target, machine: str, script: Script, seconds: float) -> ScriptOutcome:
         """Run a script in a machine's guest once, and tell its outcome."""
-        await self._visit(target)
-        return await self._compute.run_script(_ends(target)[1], target.server_id, machine, script, seconds)
+        there = await self._visit(target)
+        return await there.run_script(_ends(target)[1], target.server_id, machine, script, seconds)
 
     async def start_server(self, pair: Pair, zone: str, server_id: str) -> None:
         """Start a server of a zone, as its owner does; a fenced one is refused."""
         site = await self._sites.site(pair, zone)
-        made = await asyncio.to_thread(self._compute.made, zone, server_id)
+        compute = await self._computes.at(pair, zone)
+        made = await compute.made(zone, server_id)
         disks = () if made is None else await self._own_disks(site, server_id, made)
-        await self._compute.start(zone, server_id, disks, site.connection)
+        await compute.start(zone, server_id, disks, site.connection)
 
-    async def stop_server(self, zone: str, server_id: str) -> None:
+    async def stop_server(self, pair: Pair, zone: str, server_id: str) -> None:
         """Stop a server of a zone, as its owner does."""
-        await self._compute.stop(zone, server_id)
+        await (await self._computes.at(pair, zone)).stop(zone, server_id)
 
     async def close(self) -> None:
         """End the programs that talk to clusters, and stop asking guests; what was started goes on."""
-        await self._compute.close()
+        await self._computes.close()
         await self._sites.close()
 
     async def _do(self, target: Target, verb: Verb) -> None:
@@ -163,8 +163,8 @@ class CephEngine:
         away, zone = _ends(target)
         match verb:
             case Restart():
-                self._present(target)
-                await self._compute.restart(away, server_id)
+                await self._present(target)
+                await (await self._runs_source(target)).restart(away, server_id)
             case StartReplication():
                 await self._start(target, verb)
             case ResumeReplication():
@@ -184,31 +184,31 @@ class CephEngine:
                 await self._fence(target, verb)
             case Unfence():
                 source = await self._source(target)
-                disks = await self._own_disks(source, server_id, self._present(target))
-                await self._compute.unfence(away, server_id, disks, source.connection)
+                disks = await self._own_disks(source, server_id, await self._present(target))
+                await (await self._runs_source(target)).unfence(away, server_id, disks, source.connection)
             case Register():
                 await self._register(target, verb)
             case Launch():
-                await self._machines.launch(await self._there(target), server_id, verb)
+                await Machines(await self._runs_there(target)).launch(await self._there(target), server_id, verb)
             case Halt():
-                await self._compute.halt(zone, server_id, verb.machine)
+                await (await self._runs_there(target)).halt(zone, server_id, verb.machine)
             case Continue():
-                await self._compute.go_on(zone, server_id, verb.machine)
+                await (await self._runs_there(target)).go_on(zone, server_id, verb.machine)
             case MoveElasticIP():
-                await self._compute.move_elastic_ip(zone, server_id, verb.machine, verb.elastic_ip)
+                await (await self._runs_there(target)).move_elastic_ip(zone, server_id, verb.machine, verb.elastic_ip)
             case RemoveMachine():
                 there = await self._there(target)
-                await self._machines.remove(there, server_id, verb.machine)
+                await Machines(await self._runs_there(target)).remove(there, server_id, verb.machine)
                 await self._replication.tidy(there, server_id)
             case MakeIndependent():
-                await self._machines.make_independent(await self._there(target), server_id, verb.machine)
+                await Machines(await self._runs_there(target)).make_independent(await self._there(target), server_id, verb.machine)
             case ReleaseReplica():
                 await self._replication.release(await self._answering(target), await self._there(target), server_id)
             case _:
                 assert_never(verb)
 
     async def _take(self, target: Target, verb: TakePoint) -> None:
-        self._present(target)
+        await self._present(target)
         source, there, power = await self._source(target), await self._there(target), await self._power(target)
         if power.running is None:
             raise Retry(f"whether server {target.server_id} runs is not known: a point needs it to stand still")
@@ -219,33 +219,37 @@ class CephEngine:
         if verb.onto_original and target.direction is Direction.FORWARD:
             raise Refused("only a copy back to the primary zone goes onto an original: no disks are given up")
         there = await self._there(target)
-        offer = await asyncio.to_thread(self._compute.offer, there.zone)
+        compute = await self._runs_there(target)
+        offer = await compute.offer(there.zone)
         if verb.replication_network not in {network.name for network in offer.networks}:
             raise Refused(f"zone {there.zone} has no network {verb.replication_network}")
-        made = self._present(target)
-        original = await self._original(there, server_id, verb.run) if verb.onto_original else None
+        made = await self._present(target)
+        if not made.known:
+            raise Retry(f"what server {server_id} is made of cannot be told while it does not run: start it")
+        original = await self._original(compute, there, server_id, verb.run) if verb.onto_original else None
         await self._replication.start(await self._source(target), there, server_id, made, verb, original)
 
-    async def _original(self, there: Site, server_id: str, run: int) -> Original:
+    @staticmethod
+    async def _original(compute: Compute, there: Site, server_id: str, run: int) -> Original:
         """The server that the target site has under the id of the one that is copied back to it."""
-        made = self._compute.made(there.zone, server_id)
+        made = await compute.made(there.zone, server_id)
         if made is None:
             raise Refused(f"zone {there.zone} has no server {server_id!r} whose disks could be given up")
         found = source_disks(await pools.look(there), server_id, made)
         return Original(
             disks=tuple(Volume(name=name, pool=image.pool, image=image.name) for name, image in found.items()),
-            check=lambda: self._compute.check_given_up(there.zone, server_id),
-            give_up=lambda: self._compute.give_up(there.zone, server_id, run),
+            check=lambda: compute.check_given_up(there.zone, server_id),
+            give_up=lambda: compute.give_up(there.zone, server_id, run),
         )
 
     async def _fence(self, target: Target, verb: Fence) -> None:
-        self._present(target)
-        zone, server_id = _ends(target)[0], target.server_id
+        await self._present(target)
+        zone, server_id, compute = _ends(target)[0], target.server_id, await self._runs_source(target)
         if verb.orderly:
-            await self._compute.fence_orderly(zone, server_id, lambda: self._drain(target))
+            await compute.fence_orderly(zone, server_id, lambda: self._drain(target))
         else:
             try:
-                await self._compute.fence(zone, server_id)
+                await compute.fence(zone, server_id)
             except Unreachable:
                 # Who runs it does not answer. Its cluster may, and can keep it from its disks.
                 with contextlib.suppress(EngineError):
@@ -255,18 +259,19 @@ class CephEngine:
     async def _keep_from_disks(self, target: Target) -> None:
         """Let the source's cluster take nothing any more from whoever has the server's disks open."""
         source = await self._source(target)
-        for disk in await self._own_disks(source, target.server_id, self._present(target)):
+        for disk in await self._own_disks(source, target.server_id, await self._present(target)):
             wanted = {"pool": disk.pool, "images": [disk.image], "seconds": _BLOCKED}
             await source.worker.call("block_writers", deadline=2.0, **wanted)
 
     async def _register(self, target: Target, verb: Register) -> None:
         server_id, zone = target.server_id, _ends(target)[0]
-        made = await asyncio.to_thread(self._compute.made, zone, server_id)
+        compute = await self._runs_source(target)
+        made = await compute.made(zone, server_id)
         if target.direction is Direction.REVERSE and made is not None and made.machine is None:
             raise Refused(
                 f"zone {zone} has a server {server_id} of its own: machine {verb.machine} cannot be it as well"
             )
-        await self._compute.register(zone, server_id, verb.machine)
+        await compute.register(zone, server_id, verb.machine)
 
     async def _drain(self, target: Target) -> None:
         """See that all that a source which stands still has written is at the other site.
@@ -291,20 +296,21 @@ class CephEngine:
         """Whether the source runs, and how to let it stand still."""
         zone, server_id = _ends(target)[0], target.server_id
         try:
-            self._present(target)
-            running = (await self._compute.source(zone, server_id)).running
+            await self._present(target)
+            compute = await self._runs_source(target)
+            running = (await compute.source(zone, server_id)).running
         except (EngineError, OSError):
             return Power()
-        return Power(running, (lambda: self._compute.hold(zone, server_id)) if running else None)
+        return Power(running, (lambda: compute.hold(zone, server_id)) if running else None)
 
-    def _present(self, target: Target) -> Made:
+    async def _present(self, target: Target) -> Made:
         """What the server that is copied from is made of.
 
         Raises:
             Refused: its site has none. What the recovery site's own inventory has under this id is another one.
         """
         zone, reverse = _ends(target)[0], target.direction is Direction.REVERSE
-        made = self._compute.made(zone, target.server_id)
+        made = await (await self._runs_source(target)).made(zone, target.server_id)
         if made is None or (reverse and made.machine is None):
             raise Refused(absent(zone, target.server_id, registered_only=reverse))
         return made
@@ -316,6 +322,14 @@ class CephEngine:
         if not found:
             raise Refused(f"no image of zone {site.zone} is a disk of server {server_id}")
         return tuple(Disk(name, image.pool, image.name) for name, image in found.items())
+
+    async def _runs_source(self, target: Target) -> Compute:
+        """What runs the server that is copied from."""
+        return await self._computes.at(target.pair, _ends(target)[0])
+
+    async def _runs_there(self, target: Target) -> Compute:
+        """What runs the machines that are started from the copy."""
+        return await self._computes.at(target.pair, _ends(target)[1])
 
     async def _home(self, target: Target) -> Site:
         """The recovery site, where the ledger is."""
@@ -330,7 +344,7 @@ class CephEngine:
         return await self._at(target.pair, _ends(target)[1])
 
     async def _at(self, pair: Pair, zone: str) -> Site:
-        await asyncio.to_thread(self._compute.offer, zone)
+        await (await self._computes.at(pair, zone)).offer(zone)
         return await self._sites.site(pair, zone)
 
     async def _answering(self, target: Target) -> Site | None:
@@ -342,9 +356,11 @@ class CephEngine:
             return None
         return source
 
-    async def _visit(self, target: Target) -> None:
+    async def _visit(self, target: Target) -> Compute:
+        """What runs the machines, for a hand that is still the leader's."""
         home = await self._home(target)
         await home.ledgers.check_term(target.server_id, target.term)
+        return await self._runs_there(target)
 
     @contextlib.asynccontextmanager
     async def _turn(self, target: Target) -> AsyncIterator[None]:

@@ -6,8 +6,6 @@ goes anywhere else. Nothing here asks the primary site anything.
 
 from __future__ import annotations
 
-import asyncio
-
 from lifeboat.engines.ceph import naming, pools, standing
 from lifeboat.engines.ceph.compute import Compute, Disk, Order
 from lifeboat.engines.ceph.records import ReplicaRecord, Stored
@@ -18,7 +16,7 @@ from lifeboat.engines.verbs import Launch
 
 
 class Machines:
-    """The launched machines of all servers."""
+    """The launched machines of the servers of a site, and what runs them."""
 
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
@@ -33,7 +31,7 @@ class Machines:
         """
         zone = site.zone
         record = (await Stored.read(site.records, server_id)).record
-        there = await asyncio.to_thread(self._compute.disks, zone, server_id)
+        there = await self._compute.disks(zone, server_id)
         disks = there.get(verb.machine)
         if disks is None and verb.disks_of is not None and verb.disks_of != verb.machine:
             disks = there.get(verb.disks_of)
@@ -58,7 +56,7 @@ class Machines:
 
     async def remove(self, site: Site, server_id: str, name: str) -> None:
         """Stop a machine and delete its disks, unless another machine has them, or see that it is gone."""
-        there = await asyncio.to_thread(self._compute.disks, site.zone, server_id)
+        there = await self._compute.disks(site.zone, server_id)
         mine = {(disk.pool, disk.image) for disk in there.get(name, ())}
         others = {(disk.pool, disk.image) for machine, disks in there.items() if machine != name for disk in disks}
         look = await pools.look(site)
@@ -78,7 +76,7 @@ class Machines:
             Refused: there is no such machine.
             Retry: it does not run.
         """
-        there = await asyncio.to_thread(self._compute.disks, site.zone, server_id)
+        there = await self._compute.disks(site.zone, server_id)
         if name not in there:
             raise Refused(f"server {server_id} has no machine {name} in zone {site.zone}")
         look = await pools.look(site)
@@ -107,7 +105,7 @@ class Machines:
         disks = []
         for order, name in enumerate(mark.disks):
             image = images[name]
-            disk = Disk(name, to_pool, naming.machine_disk(server_id, verb.machine, name))
+            disk = Disk(name, to_pool, naming.machine_disk(server_id, verb.machine, name), image.size_bytes)
             metadata = {
                 naming.SERVER: server_id,
                 naming.DISK: name,
@@ -127,7 +125,7 @@ class Machines:
         return tuple(disks)
 
     async def _nobody_runs(self, zone: str, server_id: str, name: str, disks: tuple[Disk, ...]) -> None:
-        there = await asyncio.to_thread(self._compute.disks, zone, server_id)
+        there = await self._compute.disks(zone, server_id)
         for other, machine in (await self._compute.machines(zone, server_id)).items():
             shared = other != name and set(there.get(other, ())) & set(disks)
             if shared and machine.state is MachineState.RUNNING:

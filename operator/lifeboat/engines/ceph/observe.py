@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from lifeboat.engines.ceph import arrival, ledgers, pools, records, standing
 from lifeboat.engines.ceph.compute import Compute, Made, Offer
+from lifeboat.engines.ceph.compute.computes import Computes
 from lifeboat.engines.ceph.lags import Lags
 from lifeboat.engines.ceph.options import Pools
 from lifeboat.engines.ceph.pools import Head, Image, Look
@@ -47,22 +48,30 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class _Runs:
+    """What runs the servers of a site, and what it has for that."""
+
+    compute: Compute
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
 class _End:
-    """One site of a pair: its cluster as it was seen, and what its compute offers."""
+    """One site of a pair: its cluster as it was seen, and what runs its servers."""
 
     zone: str
     site: Site | Unknown
     look: Look | Unknown
-    offer: Offer | Unknown
+    runs: _Runs | Unknown
     pools: Pools
 
 
 class Observer:
     """Looks at pairs of sites."""
 
-    def __init__(self, sites: Sites, compute: Compute, lags: Lags) -> None:
+    def __init__(self, sites: Sites, computes: Computes, lags: Lags) -> None:
         self._sites = sites
-        self._compute = compute
+        self._computes = computes
         self._lags = lags
         self._used: dict[tuple[str, str], tuple[int, int]] = {}
 
@@ -79,16 +88,17 @@ class Observer:
         return PairFacts(_site(primary), _site(recovery), dict(zip(ordered, seen, strict=True)))
 
     async def _end(self, pair: Pair, zone: str) -> _End:
-        offer: Offer | Unknown
+        runs: _Runs | Unknown
         try:
-            offer = await asyncio.to_thread(self._compute.offer, zone)
+            compute = await self._computes.at(pair, zone)
+            runs = _Runs(compute, await compute.offer(zone))
         except (EngineError, OSError) as error:
-            offer = _unknown(error)
+            runs = _unknown(error)
         site: Site | Unknown = Unknown("")
         look: Look | Unknown
         try:
-            if isinstance(offer, Unknown):
-                look = offer
+            if isinstance(runs, Unknown):
+                look = runs
             else:
                 site = await self._sites.site(pair, zone)
                 async with asyncio.timeout(_LOOK):
@@ -97,7 +107,7 @@ class Observer:
             look = Unknown(f"the Ceph cluster of zone {zone} does not answer within {_LOOK:g} s")
         except (EngineError, OSError) as error:
             look = _unknown(error)
-        return _End(zone, site, look, offer, site.pools if isinstance(site, Site) else Pools())
+        return _End(zone, site, look, runs, site.pools if isinstance(site, Site) else Pools())
 
     async def _look_at(self, primary: _End, recovery: _End, server_id: str) -> ServerFacts:
         """The facts of a server; what goes wrong with it is unknown of it, and of no other one."""
@@ -111,12 +121,7 @@ class Observer:
 
     async def _way(self, here: _End, there: _End, server_id: str, *, registered_only: bool = False) -> Way:
         """A server in one direction. `registered_only`: a server of the inventory there is another one."""
-        made: Fact[Made | None]
-        if isinstance(here.offer, Unknown):
-            made = here.offer
-        else:
-            found = await asyncio.to_thread(self._compute.made, here.zone, server_id)
-            made = Known(None if registered_only and found is not None and found.machine is None else found)
+        made = await self._made(here, server_id, registered_only=registered_only)
         exists = isinstance(made, Known) and made.value is not None
         missing = (
             made
@@ -133,9 +138,22 @@ class Observer:
             machines=await self._machines(there, server_id),
         )
 
-    async def _source(self, here: _End, server_id: str) -> Fact[Source]:
+    @staticmethod
+    async def _made(here: _End, server_id: str, *, registered_only: bool) -> Fact[Made | None]:
+        if isinstance(here.runs, Unknown):
+            return here.runs
         try:
-            return Known(await self._compute.source(here.zone, server_id))
+            found = await here.runs.compute.made(here.zone, server_id)
+        except (EngineError, OSError) as error:
+            return _unknown(error)
+        return Known(None if registered_only and found is not None and found.machine is None else found)
+
+    @staticmethod
+    async def _source(here: _End, server_id: str) -> Fact[Source]:
+        if isinstance(here.runs, Unknown):
+            return here.runs
+        try:
+            return Known(await here.runs.compute.source(here.zone, server_id))
         except (EngineError, OSError) as error:
             return _unknown(error)
 
@@ -148,9 +166,10 @@ class Observer:
         server_id: str,
     ) -> Fact[Hardware]:
         """What a server is made of, from its site, else as it was recorded when its copy began."""
-        if isinstance(made, Known) and made.value is not None and isinstance(here.look, Look):
-            disks = await self._disks(here, source_disks(here.look, server_id, made.value))
-            return Known(Hardware(made.value.cpu, made.value.memory_bytes, disks, made.value.addresses))
+        now = made.value if isinstance(made, Known) else None
+        if now is not None and now.known and isinstance(here.look, Look):
+            disks = await self._disks(here, source_disks(here.look, server_id, now))
+            return Known(Hardware(now.cpu, now.memory_bytes, disks, now.addresses))
         if isinstance(record, Known) and record.value is not None:
             known = record.value
             disks = tuple(Disk(volume.name, volume.size_bytes, volume.used_bytes) for volume in known.volumes)
@@ -234,11 +253,13 @@ class Observer:
     async def _machines(self, end: _End, server_id: str) -> Fact[Mapping[str, Machine]]:
         if isinstance(end.look, Unknown):
             return end.look
+        if isinstance(end.runs, Unknown):
+            return end.runs
         try:
-            found = await self._compute.machines(end.zone, server_id)
+            found = await end.runs.compute.machines(end.zone, server_id)
+            disks = await end.runs.compute.disks(end.zone, server_id)
         except (EngineError, OSError) as error:
             return _unknown(error)
-        disks = await asyncio.to_thread(self._compute.disks, end.zone, server_id)
         standing_on = {
             image.name
             for images in end.look.machine_disks(server_id).values()
@@ -254,22 +275,22 @@ class Observer:
 
 
 def _site(end: _End) -> Fact[SiteFacts]:
-    if isinstance(end.offer, Unknown):
-        return end.offer
+    if isinstance(end.runs, Unknown):
+        return end.runs
     if isinstance(end.look, Unknown):
         return end.look
     fast = end.pools.ssd
     return Known(
         SiteFacts(
             zone=end.zone,
-            namespaces=end.offer.namespaces,
-            networks=end.offer.networks,
-            elastic_ips=end.offer.elastic_ips,
-            cpu=end.offer.cpu,
-            memory_bytes=end.offer.memory_bytes,
+            namespaces=end.runs.offer.namespaces,
+            networks=end.runs.offer.networks,
+            elastic_ips=end.runs.offer.elastic_ips,
+            cpu=end.runs.offer.cpu,
+            memory_bytes=end.runs.offer.memory_bytes,
             standard=_storage(end.look, end.pools.standard),
             ssd=None if fast is None else _storage(end.look, fast),
-            servers=end.offer.servers,
+            servers=end.runs.offer.servers,
         )
     )
 

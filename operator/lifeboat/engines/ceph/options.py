@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from ipaddress import IPv4Network
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from lifeboat.engines.contract import Pair, Refused
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$")]
+
+
+ObjectName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+Label: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Attachment: TypeAlias = Annotated[
+    str, Field(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
+]
 
 
 class _Part(BaseModel):
@@ -23,10 +31,80 @@ class SecretRef(_Part):
     name: Name
 
 
+class Host(_Part):
+    """Servers run on the operator's host; there is nothing to choose."""
+
+
+class PodNetwork(_Part):
+    """The network that every pod has; there is nothing to choose."""
+
+
+class KubeVirtNetwork(_Part):
+    """A network as a SitePair names it, and what it is in the Kubernetes cluster.
+
+    `pod` is the network of pods, `multus` a NetworkAttachmentDefinition as `[namespace/]name`, and `isolated` the one
+    that an isolated machine joins instead of that. `cidr` is only told on.
+    """
+
+    name: Name
+    pod: PodNetwork | None = None
+    multus: Attachment | None = None
+    isolated: Attachment | None = None
+    cidr: IPv4Network = IPv4Network("0.0.0.0/0")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.pod is None) is (self.multus is None):
+            raise ValueError("write exactly one of pod and multus")
+        if self.isolated is not None and self.multus is None:
+            raise ValueError("isolated stands beside multus; on the network of pods a NetworkPolicy isolates")
+        return self
+
+
+class CsiSecretRef(_Part):
+    """The Secret with which ceph-csi maps an image on a node."""
+
+    name: ObjectName
+    namespace: Label
+
+
+class KubeVirt(_Part):
+    """Servers run as KubeVirt's virtual machines: in which cluster and namespace, on which networks, with which disks.
+
+    Without `kubeconfig_secret_ref` the cluster is the operator's own, and without `namespace` it is the SitePair's.
+    """
+
+    cluster_id: Annotated[str, Field(alias="clusterID", min_length=1, max_length=36)]
+    csi_secret_ref: CsiSecretRef
+    networks: Annotated[tuple[KubeVirtNetwork, ...], Field(min_length=1, max_length=32)]
+    kubeconfig_secret_ref: SecretRef | None = None
+    namespace: Label | None = None
+    driver: ObjectName = "rbd.csi.ceph.com"
+    mounter: Literal["rbd", "rbd-nbd"] = "rbd"
+
+    def network(self, name: str) -> KubeVirtNetwork | None:
+        """The network that a SitePair calls so."""
+        return next((network for network in self.networks if network.name == name), None)
+
+
+class ComputeOptions(_Part):
+    """Where a site's servers run: exactly one member, the operator's host where none is given."""
+
+    host: Host | None = None
+    kubevirt: KubeVirt | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.host is None) is (self.kubevirt is None):
+            raise ValueError("write exactly one of host and kubevirt")
+        return self
+
+
 class SiteOptions(_Part):
-    """How one site's cluster is reached."""
+    """How one site's cluster is reached, and where its servers run."""
 
     secret_ref: SecretRef
+    compute: ComputeOptions = ComputeOptions(host=Host())
 
 
 class Pools(_Part):

@@ -1,15 +1,15 @@
 """Where servers run: the seam between the engine, which has their disks, and whatever starts them.
 
 A compute knows servers, machines, networks and addresses, and takes disks as images of a pool. It knows nothing of
-replicas and points. There is one that starts QEMU on the operator's host (`host`); one that hands machines to KubeVirt
-is not built.
+replicas and points. There is one that starts QEMU on the operator's host (`host`), and one that hands machines to
+KubeVirt (`kubevirt`); which one a site of a pair has is said in `computes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lifeboat.engines.ceph.connection import Connection
@@ -21,11 +21,12 @@ from lifeboat.engines.verbs import Shape
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk of a server or machine: an image in a pool of its site's cluster."""
+    """A disk of a server or machine: an image in a pool of its site's cluster. Its size is told, and is not it."""
 
     name: str
     pool: str
     image: str
+    size_bytes: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Made:
     """What a server is made of.
 
     `machine` and `disks` are of a launched machine that is registered as the server; the disks of any other one are
-    told by the images themselves.
+    told by the images themselves. `known` is false where what it is made of cannot be told while it does not run.
     """
 
     cpu: int
@@ -42,6 +43,7 @@ class Made:
     ports: tuple[int, ...] = ()
     machine: str | None = None
     disks: tuple[Disk, ...] = ()
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A machine to start. `had` are addresses that its server had before, asked for by DHCP in this order."""
+    """A machine to start. `had` are addresses that its server had before, to be had again where that is possible."""
 
     server_id: str
     name: str
@@ -79,11 +81,11 @@ class Hold(Protocol):
 class Compute(Protocol):
     """What runs the servers of zones. A zone that does not answer raises `Unreachable` everywhere."""
 
-    def offer(self, zone: str) -> Offer:
+    async def offer(self, zone: str) -> Offer:
         """What the zone has."""
         ...
 
-    def made(self, zone: str, server_id: str) -> Made | None:
+    async def made(self, zone: str, server_id: str) -> Made | None:
         """What the zone's server of that id is made of, None where it has none."""
         ...
 
@@ -147,7 +149,7 @@ class Compute(Protocol):
         """The machines that were started for a server, by name."""
         ...
 
-    def disks(self, zone: str, server_id: str) -> dict[str, tuple[Disk, ...]]:
+    async def disks(self, zone: str, server_id: str) -> dict[str, tuple[Disk, ...]]:
         """The disks of these machines, by machine."""
         ...
 

@@ -39,26 +39,13 @@ class HostCompute:
         self._fences = Fences(self._monitors, self._guests, clock)
         self._machines = Machines(self._monitors, self._guests)
 
-    def offer(self, zone: str) -> Offer:
+    async def offer(self, zone: str) -> Offer:
         """What the zone has."""
-        found = self._zones.zone(zone)
-        pool: dict[str, str | None] = dict.fromkeys(found.inventory.elastic_ips)
-        return Offer(
-            namespaces=found.inventory.namespaces,
-            networks=tuple(
-                Network(each.name, each.cidr, each.reserved() | addresses.taken(found, each.name))
-                for each in found.inventory.networks
-            ),
-            elastic_ips=pool | addresses.elastic_ips(found),
-            cpu=found.cpu(),
-            memory_bytes=found.memory_bytes(),
-            servers=tuple(server.id for server in found.inventory.servers),
-        )
+        return await asyncio.to_thread(self._offer, zone)
 
-    def made(self, zone: str, server_id: str) -> Made | None:
+    async def made(self, zone: str, server_id: str) -> Made | None:
         """What the zone's server of that id is made of, None where it has none."""
-        server = servers.find(self._zones.zone(zone), server_id)
-        return None if server is None else server.made()
+        return await asyncio.to_thread(self._made, zone, server_id)
 
     async def source(self, zone: str, server_id: str) -> Source:
         """What the zone's server does now."""
@@ -120,9 +107,9 @@ class HostCompute:
         """The machines that were started for a server, by name."""
         return await self._machines.observe(self._zones.zone(zone), server_id)
 
-    def disks(self, zone: str, server_id: str) -> dict[str, tuple[Disk, ...]]:
+    async def disks(self, zone: str, server_id: str) -> dict[str, tuple[Disk, ...]]:
         """The disks of these machines, by machine."""
-        return self._machines.disks(self._zones.zone(zone), server_id)
+        return await asyncio.to_thread(lambda: self._machines.disks(self._zones.zone(zone), server_id))
 
     async def check(self, zone: str, order: Order) -> None:
         """See that the machine could be started; `Refused` where it could not. It leaves nothing behind."""
@@ -174,6 +161,25 @@ class HostCompute:
     async def close(self) -> None:
         """Stop asking guests; what runs goes on."""
         await self._guests.close()
+
+    def _offer(self, zone: str) -> Offer:
+        found = self._zones.zone(zone)
+        pool: dict[str, str | None] = dict.fromkeys(found.inventory.elastic_ips)
+        return Offer(
+            namespaces=found.inventory.namespaces,
+            networks=tuple(
+                Network(each.name, each.cidr, each.reserved() | addresses.taken(found, each.name))
+                for each in found.inventory.networks
+            ),
+            elastic_ips=pool | addresses.elastic_ips(found),
+            cpu=found.cpu(),
+            memory_bytes=found.memory_bytes(),
+            servers=tuple(server.id for server in found.inventory.servers),
+        )
+
+    def _made(self, zone: str, server_id: str) -> Made | None:
+        server = servers.find(self._zones.zone(zone), server_id)
+        return None if server is None else server.made()
 
     async def _start(
         self, server: Server, disks: tuple[Disk, ...], access: Connection, *, lifting: bool = False

@@ -1,0 +1,182 @@
+"""Servers that a zone has already: virtual machines of their owners, which a label says the id of.
+
+What they are made of is never touched, only whether they run. A fence is a label that outlives everything, the note
+what kept the server running before, and `Halted`, in one write. KubeVirt itself starts such a machine again if it is
+told to; docs/how-to/ceph.md has the policy by which an API server refuses that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+
+from lifeboat.api.values import format_micro_time, parse_time
+from lifeboat.engines.ceph.compute import Hold
+from lifeboat.engines.ceph.compute.kubevirt import machines, manifests, names
+from lifeboat.engines.ceph.compute.kubevirt.cluster import INSTANCE, VIRTUAL_MACHINE, Cluster
+from lifeboat.engines.ceph.compute.kubevirt.manifests import HALTED
+from lifeboat.engines.ceph.compute.kubevirt.reading import AT_ONCE, DRAINED, ORDERLY, Found, condition
+from lifeboat.engines.contract import Refused, Retry, Underway
+
+_MARK = {names.FENCED: "true"}
+# How long a server stands still for a point at most, and after how long whoever looks lets it go on: whoever held it
+# is not there any more.
+BOUND = 2.5
+ABANDONED = timedelta(seconds=10)
+
+
+async def start(cluster: Cluster, found: Found) -> None:
+    """Start a server, or see that it runs."""
+    if found.fenced:
+        raise Refused(
+            f"server {found.name} is fenced: it was failed over to another zone and must not serve beside its "
+            "recovered copy; a rollback lifts the fence"
+        )
+    if found.strategy == HALTED:
+        await cluster.apply(manifests.power(found.vm, manifests.STRATEGY, {}, {}), names.POWER)
+
+
+async def restart(cluster: Cluster, found: Found) -> None:
+    """Let KubeVirt stop a server in an orderly way and start it again, once."""
+    if found.fenced:
+        raise Refused(f"server {found.name} is fenced")
+    if not found.alive:
+        raise Retry(f"server {found.name} does not run: start it in its zone")
+    underway = (found.instance or {}).get("metadata", {}).get("deletionTimestamp")
+    asked = (found.vm.get("status") or {}).get("stateChangeRequests")
+    if not underway and not asked:
+        await cluster.tell(VIRTUAL_MACHINE, found.name, "restart")
+
+
+async def fence(cluster: Cluster, found: Found) -> None:
+    """Cut a server's power and keep it off.
+
+    Raises:
+        Retry: its node has not ended it yet.
+    """
+    await _order(cluster, found, AT_ONCE)
+    await machines.cut(cluster, found.name)
+
+
+async def fence_orderly(cluster: Cluster, found: Found, drain: Callable[[], Awaitable[None]]) -> None:
+    """Let a server shut down within its own grace, and see that `drain` says that nothing of it was lost.
+
+    Its disks outlive its process, and so does what is still to be copied: it need not be kept for that.
+
+    Raises:
+        Retry: it is not at its end yet.
+    """
+    if found.fenced and not found.alive and found.notes.get(names.FENCE) == DRAINED:
+        return
+    found = await _order(cluster, found, ORDERLY)
+    if found.alive:
+        raise Underway(f"server {found.name} is shutting down")
+    await drain()
+    await _order(cluster, found, DRAINED)
+
+
+async def unfence(cluster: Cluster, found: Found) -> None:
+    """Lift a fence, and let run what ran before it."""
+    if found.fenced:
+        ran = found.notes.get(names.RAN) or HALTED
+        await cluster.apply(manifests.power(found.vm, ran, {}, {}), names.POWER)
+
+
+class Held:
+    """A server that stands still, until it is told to go on or has stood long enough; `stood` once that was seen."""
+
+    def __init__(self, cluster: Cluster, name: str, *, stood: bool) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._turn = asyncio.Lock()
+        self._late = False
+        self.stood = stood
+        self.released = False
+
+    async def kept(self) -> bool:
+        """Let it go on; whether it stood still all the time until now."""
+        async with self._turn:
+            # That it stood still is what KubeVirt says by letting it go on.
+            if not self.released:
+                self.released = await self._cluster.tell(INSTANCE, self._name, "unpause")
+            return self.released and not self._late
+
+    async def after(self, seconds: float) -> None:
+        """Let it go on after so long, whatever is being done."""
+        await asyncio.sleep(seconds)
+        self._late = True
+        await self.kept()
+
+    async def stands_still(self) -> bool:
+        """Whether KubeVirt says that it stands still: its own word for it comes a moment after the deed."""
+        found = await self._cluster.get(INSTANCE, self._name)
+        self.stood = self.stood or condition(found, "Paused") is not None
+        return condition(found, "Paused") is not None
+
+
+class Still:
+    """A server that stands still by the will of somebody else, who lets it go on."""
+
+    async def kept(self) -> bool:
+        """Whether it stood still all the time until now; whoever let it knows when it goes on."""
+        return True
+
+
+@contextlib.asynccontextmanager
+async def hold(cluster: Cluster, found: Found, now: Callable[[], datetime]) -> AsyncIterator[Hold]:
+    """Let a server stand still for a moment; one that does already is let be.
+
+    Where the operator dies meanwhile the note on the virtual machine says so, and a later look lets it go on.
+
+    Raises:
+        Retry: it does not stand still.
+    """
+    if found.paused() is not None:
+        yield Still()
+        return
+    await cluster.apply(manifests.note(found.vm, {names.HELD: format_micro_time(now())}), names.HOLD)
+    if not await cluster.tell(INSTANCE, found.name, "pause"):
+        await cluster.apply(manifests.note(found.vm, {}), names.HOLD)
+        raise Retry(f"virtual machine {found.name} could not be let stand still: it does not run yet, or any more")
+    held = Held(cluster, found.name, stood=False)
+    bound = asyncio.create_task(held.after(BOUND))
+    try:
+        await cluster.until(held.stands_still, BOUND, f"virtual machine {found.name} does not stand still")
+        yield held
+    finally:
+        bound.cancel()
+        await asyncio.gather(bound, return_exceptions=True)
+        await _let_go(cluster, found, held)
+
+
+async def let_abandoned_go(cluster: Cluster, found: Found, now: datetime) -> None:
+    """Let a server go on that stands still since whoever let it is gone."""
+    try:
+        since = parse_time(found.notes[names.HELD])
+    except ValueError:
+        since = now - ABANDONED
+    if now - since >= ABANDONED:
+        await _let_go(cluster, found, Held(cluster, found.name, stood=True))
+
+
+async def _let_go(cluster: Cluster, found: Found, held: Held) -> None:
+    """Let a server go on, and forget that it stood still; where it may still do, the note stays for the next look."""
+    await held.kept()
+    if held.released or (held.stood and not await held.stands_still()):
+        await cluster.apply(manifests.note(found.vm, {}), names.HOLD)
+
+
+async def _order(cluster: Cluster, found: Found, how: str) -> Found:
+    """Write down that a server is fenced and how far that has come; the answer is the server as it is then."""
+    before = found.notes.get(names.RAN, "") if found.fenced else found.strategy
+    ran = "" if before == HALTED else before
+    done = found.notes.get(names.FENCE) if found.fenced else None
+    if done != how or found.strategy != HALTED:
+        notes = {names.FENCE: how, names.RAN: ran}
+        await cluster.apply(manifests.power(found.vm, HALTED, _MARK, notes), names.POWER)
+    vm, instance = await asyncio.gather(cluster.get(VIRTUAL_MACHINE, found.name), cluster.get(INSTANCE, found.name))
+    if vm is None:
+        raise Retry(f"virtual machine {found.name} was removed meanwhile")
+    return Found(vm, instance)
