@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Computes:
         self._secrets = secrets
         self._clock = clock
         self._monotonic = monotonic
+        self._reading = asyncio.Lock()
         self._known: dict[_Key, _Known] = {}
 
     async def at(self, pair: Pair, zone: str) -> Compute:
@@ -59,19 +61,20 @@ class Computes:
         if chosen is None:
             return self._host
         key = pair.namespace, zone, chosen
-        now = self._monotonic()
-        known = self._known.get(key)
-        if known is not None and now - known.read_at < _FRESH:
-            return known.compute
-        access = await self._access(pair, chosen)
-        if known is not None and known.access == access:
-            compute = known.compute
-        else:
-            compute = self._made(pair, zone, chosen, access)
-            if known is not None:
-                await known.compute.close()
-        self._known[key] = _Known(now, access, compute)
-        return compute
+        async with self._reading:
+            now = self._monotonic()
+            known = self._known.get(key)
+            if known is not None and now - known.read_at < _FRESH:
+                return known.compute
+            access = await self._access(pair, chosen)
+            if known is not None and known.access == access:
+                compute = known.compute
+            else:
+                compute = self._made(pair, zone, chosen, access)
+                if known is not None:
+                    await known.compute.close()
+            self._known[key] = _Known(now, access, compute)
+            return compute
 
     async def close(self) -> None:
         """Let go of all connections; what runs goes on."""

@@ -52,7 +52,7 @@ class Cluster:
         self.zone = zone
         self.namespace = namespace
 
-    async def list(self, kind: Kind, selector: str = "") -> list[Body]:
+    async def all(self, kind: Kind, selector: str = "") -> list[Body]:
         """All objects of a kind in the namespace, those with these labels where some are given."""
         query = {"labelSelector": selector} if selector else None
         found = await self._call("GET", self._path(kind), query=query)

@@ -172,9 +172,9 @@ class KubeVirtCompute:
             if self._seen is not None and self._monotonic() - self._seen[0] < _FRESH:
                 return self._seen[1]
             vms, instances, quotas = await asyncio.gather(
-                self._cluster.list(VIRTUAL_MACHINE, names.SERVER),
-                self._cluster.list(INSTANCE),
-                self._cluster.list(QUOTA),
+                self._cluster.all(VIRTUAL_MACHINE, names.SERVER),
+                self._cluster.all(INSTANCE),
+                self._cluster.all(QUOTA),
             )
             seen = reading.look(self._cluster.zone, vms, instances, quotas)
             # The one thing that a look changes: nobody else lets a server go on whose operator died in a point.

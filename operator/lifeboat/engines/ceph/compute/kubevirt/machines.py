@@ -134,7 +134,7 @@ async def remove(cluster: Cluster, server_id: str, machine: str) -> None:
     await cluster.until_gone(INSTANCE, name, _ENDS, f"virtual machine {name} is being stopped on its node")
     await cluster.delete(POLICY, name)
     vms, claims, volumes = await asyncio.gather(
-        cluster.list(VIRTUAL_MACHINE, mine), cluster.list(CLAIM, mine), cluster.list(VOLUME, mine)
+        cluster.all(VIRTUAL_MACHINE, mine), cluster.all(CLAIM, mine), cluster.all(VOLUME, mine)
     )
     needed = {claim for vm in vms for claim in reading.claims(vm)}
     free = [claim for claim in _names(claims) if claim not in needed]
