@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from lifeboat import kube
+from lifeboat.api.values import parse_quantity
 
 Body = dict[str, Any]
 
@@ -123,7 +124,8 @@ class KubeVirt:
                 yield self
             finally:
                 work.cancel()
-                await asyncio.gather(work, return_exceptions=True)
+                with contextlib.suppress(asyncio.CancelledError):
+                    await work
 
     async def vms(self) -> list[Body]:
         return await self.all("virtualmachines")
@@ -249,7 +251,7 @@ class KubeVirt:
         return Wanted(
             instance["metadata"]["name"],
             cpu.get("sockets", 1) * cpu.get("cores", 1) * cpu.get("threads", 1),
-            int(domain["memory"]["guest"]),
+            parse_quantity(domain["memory"]["guest"]),
             tuple(disks),
         )
 
