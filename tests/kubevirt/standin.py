@@ -35,13 +35,22 @@ _LOOK = 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """What a claim leads to: an image of a pool of what ceph-csi calls that cluster."""
+
+    cluster: str
+    pool: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
-    """A machine to run: each disk is the pool and the image that its claim leads to."""
+    """A machine to run on these disks."""
 
     name: str
     cpu: int
     memory_bytes: int
-    disks: tuple[tuple[str, str], ...]
+    disks: tuple[Image, ...]
 
 
 class Hypervisor(Protocol):
@@ -245,7 +254,7 @@ class KubeVirt:
             assert spec["csi"]["driver"] == DRIVER
             attributes = spec["csi"]["volumeAttributes"]
             assert attributes["staticVolume"] == "true"
-            disks.append((attributes["pool"], spec["csi"]["volumeHandle"]))
+            disks.append(Image(attributes["clusterID"], attributes["pool"], spec["csi"]["volumeHandle"]))
         domain = instance["spec"]["domain"]
         cpu = domain["cpu"]
         return Wanted(

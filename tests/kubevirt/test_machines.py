@@ -69,7 +69,7 @@ async def test_a_machine_is_launched_once_on_its_images_and_removed_with_all_tha
     assert found.url == f"http://{found.addresses[0]}/"
     (ran,) = world.paper.running.values()
     assert (ran.cpu, ran.memory_bytes) == (2, 64 * MIB)
-    assert [image for _, image in ran.disks] == [disk.image for disk in order().disks], "the first is the one to boot"
+    assert [image.name for image in ran.disks] == [disk.image for disk in order().disks], "the first is the one to boot"
     assert await world.compute.disks(ZONE, SERVER) == {"failover-1-1": order().disks}
     await world.compute.launch(ZONE, order(), ACCESS)
     assert world.paper.started == [ran.name]

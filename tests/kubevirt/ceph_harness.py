@@ -1,0 +1,163 @@
+"""The ceph engine with servers on KubeVirt: real clusters, a real API server, and real machines by a stand-in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from demo.ceph import Clusters
+from demo.ceph.cluster import POOL
+from demo.controlplane import ControlPlane
+from lifeboat import kube
+from lifeboat.engines.ceph import connection
+from lifeboat.engines.ceph.compute.kubevirt import names
+from lifeboat.engines.contract import Pair
+from lifeboat.engines.facts import Known, Machine, MachineState, Way
+from tests.engines.ceph_harness import CephHarness
+from tests.kubevirt.conftest import options
+from tests.kubevirt.qemu import Qemu
+from tests.kubevirt.standin import DRIVER, KubeVirt
+
+SOURCE = "source"
+FEATURES = "layering,exclusive-lock,object-map,fast-diff,deep-flatten,journaling"
+
+
+class _Secrets:
+    """The Secrets of both sites, and the one that leads to the API server."""
+
+    def __init__(self, clusters: Clusters, kubeconfig: str) -> None:
+        self._secrets = {cluster.name: cluster.secret() for cluster in clusters.both}
+        self._secrets["kubernetes"] = {"kubeconfig": kubeconfig}
+
+    async def read(self, namespace: str, name: str) -> Mapping[str, str]:
+        assert namespace == "test"
+        return self._secrets[name]
+
+
+class KubeVirtHarness(CephHarness):
+    """A server of two disks whose recovered copies, and which itself where that is asked for, KubeVirt runs."""
+
+    def __init__(self, clusters: Clusters, kubevirt: KubeVirt, qemu: Qemu, kubeconfig: str, *, both: bool) -> None:
+        super().__init__(clusters)
+        self.kubevirt = kubevirt
+        self.qemu = qemu
+        self.both = both
+        sites = {}
+        for side, cluster in zip(("primary", "recovery"), clusters.both, strict=True):
+            sites[side] = {"secretRef": {"name": cluster.name}}
+            if both or side == "recovery":
+                chosen = options(
+                    clusterID=cluster.name,
+                    kubeconfigSecretRef={"name": "kubernetes"},
+                    namespace=kubevirt.namespace,
+                    networks=[{"name": "recovery", "pod": {}}, {"name": "replication", "pod": {}}],
+                )
+                sites[side]["compute"] = {"kubevirt": chosen.model_dump(mode="json", by_alias=True, exclude_none=True)}
+        self.pair = Pair("zone-a", "zone-b", sites, "test")
+        self._secrets = _Secrets(clusters, kubeconfig)  # type: ignore[assignment]
+        self.engine = self.owner = self._new_engine()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(
+        cls, clusters: Clusters, plane: ControlPlane, namespace: str, folder: Path, *, both: bool
+    ) -> AsyncIterator[KubeVirtHarness]:
+        """A harness, and what has to run for it."""
+        accesses = {each.name: connection.read(each.secret(), each.name) for each in clusters.both}
+        api = await kube.Kube.connect(plane.kubeconfig)
+        try:
+            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+            await api.call("POST", "/api/v1/namespaces", body=body)
+            qemu = Qemu(folder, accesses)
+            async with KubeVirt(api, namespace, qemu, folder).running() as kubevirt:
+                kubeconfig = plane.kubectl("config", "view", "--raw", "--minify", "--flatten")
+                harness = cls(clusters, kubevirt, qemu, kubeconfig, both=both)
+                qemu.move(harness.zones / "kubevirt")
+                try:
+                    harness._make_images()
+                    await harness._mark_images()
+                    if both:
+                        await harness._make_source()
+                    assert await harness.start_source()
+                    yield harness
+                finally:
+                    await harness.close()
+        finally:
+            await api.close()
+
+    @property
+    def source_folder(self) -> Path:
+        return self.qemu.folder(SOURCE) if self.both else super().source_folder
+
+    def machine_folder(self, name: str) -> Path:
+        return self.qemu.folder(names.machine("zone-b", self.server_id, name))
+
+    async def start_source(self) -> bool:
+        started = await super().start_source()
+        if started and self.both:
+            await self.settle(lambda _: (self.source_folder / "machine.pid").exists())
+        return started
+
+    def is_up(self, facts: Way, machine: str) -> bool:
+        """Whether a machine runs on its node, and not only in the cluster's plans."""
+        found = facts.machines.value.get(machine) if isinstance(facts.machines, Known) else None
+        return found is not None and found.state is MachineState.RUNNING and bool(found.addresses)
+
+    async def up(self, machine: str) -> Machine:
+        """Wait until a machine is up."""
+        facts = await self.settle(lambda facts: self.is_up(facts, machine))
+        assert isinstance(facts.machines, Known)
+        return facts.machines.value[machine]
+
+    async def _make_source(self) -> None:
+        """Make the server as its owner has it: a virtual machine, claims, and volumes that librbd serves."""
+        query = {"fieldManager": "owner", "force": "true"}
+        for disk in self.disks:
+            name = f"{SOURCE}-{disk}-{self.server_id}"
+            common = {"accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "storageClassName": ""}
+            attributes = {
+                "clusterID": self.clusters.primary.name,
+                "pool": POOL,
+                "staticVolume": "true",
+                "imageFeatures": FEATURES,
+                "mounter": "rbd-nbd",
+            }
+            volume = {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": name},
+                "spec": {
+                    **common,
+                    "capacity": {"storage": "32Mi"},
+                    "persistentVolumeReclaimPolicy": "Retain",
+                    "claimRef": {"namespace": self.kubevirt.namespace, "name": name},
+                    "csi": {"driver": DRIVER, "volumeHandle": self._image(disk), "volumeAttributes": attributes},
+                },
+            }
+            claim = {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": name},
+                "spec": {**common, "volumeName": name, "resources": {"requests": {"storage": "32Mi"}}},
+            }
+            for plural, body in (("persistentvolumes", volume), ("persistentvolumeclaims", claim)):
+                path = f"{self.kubevirt.path(plural)}/{name}"
+                await self.kubevirt.api.call("PATCH", path, query=query, body=body, content_type=kube.APPLY_PATCH)
+        volumes = [
+            {"name": disk, "persistentVolumeClaim": {"claimName": f"{SOURCE}-{disk}-{self.server_id}"}}
+            for disk in self.disks
+        ]
+        domain = {"cpu": {"cores": self.cpu}, "memory": {"guest": "64Mi"}, "devices": {}}
+        server = {
+            "apiVersion": "kubevirt.io/v1",
+            "kind": "VirtualMachine",
+            "metadata": {
+                "name": SOURCE,
+                "labels": {names.SERVER: self.server_id},
+                "annotations": {names.PORTS: "80"},
+            },
+            "spec": {"runStrategy": "Halted", "template": {"spec": {"domain": domain, "volumes": volumes}}},
+        }
+        path = f"{self.kubevirt.path('virtualmachines')}/{SOURCE}"
+        await self.kubevirt.api.call("PATCH", path, query=query, body=server, content_type=kube.APPLY_PATCH)
