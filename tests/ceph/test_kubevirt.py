@@ -65,9 +65,8 @@ async def _left(harness: KubeVirtHarness) -> list[str]:
     """What is still there of machines: objects and images."""
     found = []
     for plural in ("virtualmachines", "virtualmachineinstances", "persistentvolumeclaims", "persistentvolumes"):
-        for each in await harness.kubevirt.all(plural):
-            if (each["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") == "lifeboat":
-                found.append(f"{plural}/{each['metadata']['name']}")
+        ours = [each["metadata"] for each in await harness.kubevirt.all(plural)]
+        found += [f"{plural}/{each['name']}" for each in ours if "lifeboat.dev/zone" in each.get("labels", {})]
     images = harness.clusters.recovery.run("rbd", "ls", "rbd").split()
     return found + [image for image in images if image.startswith(f"lifeboat+{harness.server_id}+")]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from demo.ceph import Clusters
 from demo.ceph.cluster import POOL
@@ -43,7 +44,7 @@ class KubeVirtHarness(CephHarness):
         self.kubevirt = kubevirt
         self.qemu = qemu
         self.both = both
-        sites = {}
+        sites: dict[str, dict[str, Any]] = {}
         for side, cluster in zip(("primary", "recovery"), clusters.both, strict=True):
             sites[side] = {"secretRef": {"name": cluster.name}}
             if both or side == "recovery":
@@ -55,7 +56,7 @@ class KubeVirtHarness(CephHarness):
                 )
                 sites[side]["compute"] = {"kubevirt": chosen.model_dump(mode="json", by_alias=True, exclude_none=True)}
         self.pair = Pair("zone-a", "zone-b", sites, "test")
-        self._secrets = _Secrets(clusters, kubeconfig)  # type: ignore[assignment]
+        self._secrets = _Secrets(clusters, kubeconfig)
         self.engine = self.owner = self._new_engine()
 
     @classmethod

@@ -189,7 +189,7 @@ class CephEngine:
             case Register():
                 await self._register(target, verb)
             case Launch():
-                await Machines(await self._runs_there(target)).launch(await self._there(target), server_id, verb)
+                await (await self._machines(target)).launch(await self._there(target), server_id, verb)
             case Halt():
                 await (await self._runs_there(target)).halt(zone, server_id, verb.machine)
             case Continue():
@@ -198,10 +198,12 @@ class CephEngine:
                 await (await self._runs_there(target)).move_elastic_ip(zone, server_id, verb.machine, verb.elastic_ip)
             case RemoveMachine():
                 there = await self._there(target)
-                await Machines(await self._runs_there(target)).remove(there, server_id, verb.machine)
+                await (await self._machines(target)).remove(there, server_id, verb.machine)
                 await self._replication.tidy(there, server_id)
             case MakeIndependent():
-                await Machines(await self._runs_there(target)).make_independent(await self._there(target), server_id, verb.machine)
+                await (await self._machines(target)).make_independent(
+                    await self._there(target), server_id, verb.machine
+                )
             case ReleaseReplica():
                 await self._replication.release(await self._answering(target), await self._there(target), server_id)
             case _:
@@ -330,6 +332,9 @@ class CephEngine:
     async def _runs_there(self, target: Target) -> Compute:
         """What runs the machines that are started from the copy."""
         return await self._computes.at(target.pair, _ends(target)[1])
+
+    async def _machines(self, target: Target) -> Machines:
+        return Machines(await self._runs_there(target))
 
     async def _home(self, target: Target) -> Site:
         """The recovery site, where the ledger is."""

@@ -97,6 +97,21 @@ class KubeVirtCompute:
         async with self._changing():
             await servers.unfence(self._cluster, await self._server(zone, server_id))
 
+    async def register(self, zone: str, server_id: str, name: str) -> None:  # noqa: ARG002
+        """Let a machine that was launched be the zone's server from now on."""
+        async with self._changing():
+            await servers.register(self._cluster, self._options, await self._look(), server_id, name)
+
+    async def check_given_up(self, zone: str, server_id: str) -> None:
+        """See that the disks of the zone's server may be given up."""
+        async with self._changing():
+            servers.check_given_up(await self._look(), server_id, await self._server(zone, server_id))
+
+    async def give_up(self, zone: str, server_id: str, run: int) -> None:
+        """Write down that they are given up for the copy of a run: the server is never started again."""
+        async with self._changing():
+            await servers.give_up(self._cluster, await self._server(zone, server_id), run)
+
     def hold(self, zone: str, server_id: str) -> AbstractAsyncContextManager[Hold]:
         """Let the zone's server stand still for a moment; it goes on by itself after that."""
         return self._hold(zone, server_id)

@@ -74,6 +74,8 @@ async def launch(cluster: Cluster, options: KubeVirt, seen: Seen, order: Order) 
     if found is not None:
         if found.vm["metadata"].get("deletionTimestamp"):
             raise Retry(f"machine {order.name} of server {order.server_id} is still being removed")
+        if found.fenced:
+            raise Refused(f"machine {order.name} is fenced: it must not serve beside the server that it became again")
         if found.strategy != HALTED and found.phase == "Succeeded":
             # It switched itself off, and KubeVirt starts it again when it is asked to.
             await cluster.tell(VIRTUAL_MACHINE, name, "start")

@@ -84,6 +84,7 @@ def machine(network: KubeVirtNetwork, zone: str, namespace: str, order: Order) -
             [{"name": d.name, "pool": d.pool, "image": d.image, "size": d.size_bytes} for d in order.disks]
         ),
         names.PORTS: ",".join(str(port) for port in order.ports),
+        **({names.ISOLATED: "true"} if shape.isolated else {}),
     }
     interface, joined = _joined(network, isolated=shape.isolated)
     return _object(
@@ -149,9 +150,9 @@ def power(found: Body, strategy: str, marks: Mapping[str, str], notes: Mapping[s
     return _object(VIRTUAL_MACHINE, _same(found, marks, notes), says)
 
 
-def note(found: Body, notes: Mapping[str, str]) -> Manifest:
+def note(found: Body, notes: Mapping[str, str], marks: Mapping[str, str] | None = None) -> Manifest:
     """What is noted on a virtual machine that is there; what was noted before and is not given goes."""
-    return _object(VIRTUAL_MACHINE, _same(found, {}, notes), None)
+    return _object(VIRTUAL_MACHINE, _same(found, marks or {}, notes), None)
 
 
 def _same(found: Body, marks: Mapping[str, str], notes: Mapping[str, str]) -> Manifest:

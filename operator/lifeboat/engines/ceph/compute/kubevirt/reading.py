@@ -79,6 +79,11 @@ class Found:
         """Whether it must not serve."""
         return names.FENCED in self.labels
 
+    @property
+    def machine(self) -> str | None:
+        """The launched machine that it is, None for a virtual machine of its owner's."""
+        return self.notes.get(names.MACHINE, self.labels[names.MACHINE]) if names.MACHINE in self.labels else None
+
     def paused(self) -> str | None:
         """Why it stands still, None where it does not."""
         found = condition(self.instance, "Paused")
@@ -107,11 +112,14 @@ class Seen:
     memory_bytes: int
 
     def server(self, zone: str, server_id: str) -> Found | None:
-        """The zone's server of that id.
+        """The zone's server of that id: a launched machine that is registered as it, or one of the zone's own.
 
         Raises:
             Refused: several virtual machines say that they are it.
         """
+        for machine in self.machines.get(server_id, {}).values():
+            if names.REGISTERED in machine.labels:
+                return machine
         found = self.servers.get(server_id, ())
         if len(found) > 1:
             several = " and ".join(sorted(each.name for each in found))
@@ -123,7 +131,9 @@ class Seen:
 
     def held(self) -> Iterable[Found]:
         """The virtual machines of which is noted that they stand still for a moment."""
-        return (each for found in self.servers.values() for each in found if names.HELD in each.notes)
+        own = (each for found in self.servers.values() for each in found)
+        launched = (each for found in self.machines.values() for each in found.values())
+        return (each for each in (*own, *launched) if names.HELD in each.notes)
 
 
 def look(zone: str, vms: Iterable[Body], instances: Iterable[Body], quotas: Iterable[Body]) -> Seen:
@@ -134,11 +144,10 @@ def look(zone: str, vms: Iterable[Body], instances: Iterable[Body], quotas: Iter
     for vm in vms:
         found = Found(vm, running.get(vm["metadata"]["name"]))
         server_id = found.labels.get(names.SERVER, "")
-        if names.MACHINE not in found.labels:
+        if found.machine is None:
             servers[server_id] = (*servers.get(server_id, ()), found)
         elif found.labels.get(names.ZONE) == zone:
-            name = found.notes.get(names.MACHINE, found.labels[names.MACHINE])
-            machines.setdefault(server_id, {})[name] = found
+            machines.setdefault(server_id, {})[found.machine] = found
     hard = [(quota.get("spec") or {}).get("hard") or {} for quota in quotas]
     return Seen(
         servers,
@@ -166,12 +175,18 @@ def made(found: Found) -> Made:
     cpu, memory = domain.get("cpu") or {}, domain.get("memory") or {}
     wants = (domain.get("resources") or {}).get("requests") or {}
     size = memory.get("guest") or wants.get("memory")
-    if size is None:
-        return Made(0, 0, found.addresses(), found.ports(), known=False)
     count = 1
     for part in ("sockets", "cores", "threads"):
         count *= int(cpu.get(part) or 1)
-    return Made(count, parse_quantity(size), found.addresses(), found.ports())
+    return Made(
+        cpu=count if size is not None else 0,
+        memory_bytes=parse_quantity(size) if size is not None else 0,
+        addresses=found.addresses(),
+        ports=found.ports(),
+        machine=found.machine,
+        disks=disks(found),
+        known=size is not None,
+    )
 
 
 def source(found: Found) -> Source:
@@ -187,6 +202,7 @@ def source(found: Found) -> Source:
         agent_connected=alive and _connected(found),
         boot_time=_booted(found) if alive else None,
         fenced=found.fenced,
+        machine=found.machine,
         drained=not alive and far == DRAINED,
     )
 

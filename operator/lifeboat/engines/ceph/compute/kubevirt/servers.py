@@ -17,7 +17,8 @@ from lifeboat.engines.ceph.compute import Hold
 from lifeboat.engines.ceph.compute.kubevirt import machines, manifests, names
 from lifeboat.engines.ceph.compute.kubevirt.cluster import INSTANCE, VIRTUAL_MACHINE, Cluster
 from lifeboat.engines.ceph.compute.kubevirt.manifests import HALTED
-from lifeboat.engines.ceph.compute.kubevirt.reading import AT_ONCE, DRAINED, ORDERLY, Found, condition
+from lifeboat.engines.ceph.compute.kubevirt.reading import AT_ONCE, DRAINED, ORDERLY, Found, Seen, claims, condition
+from lifeboat.engines.ceph.options import KubeVirt
 from lifeboat.engines.contract import Refused, Retry, Underway
 
 _MARK = {names.FENCED: "true"}
@@ -27,13 +28,25 @@ BOUND = 2.5
 ABANDONED = timedelta(seconds=10)
 
 
+def check_start(found: Found, *, lifting: bool = False) -> None:
+    """See that a virtual machine may start; `lifting` is for the fence's own end.
+
+    Raises:
+        Refused: it is fenced, or its disks were given up.
+    """
+    who = f"virtual machine {found.name}"
+    if found.fenced and not lifting:
+        raise Refused(
+            f"{who} is fenced: it was failed over to another zone and must not serve beside its recovered copy; a "
+            "rollback or a failback lifts the fence"
+        )
+    if names.GIVEN_UP in found.notes:
+        raise Refused(f"{who} has no disks: they were given up for a replica ({names.GIVEN_UP})")
+
+
 async def start(cluster: Cluster, found: Found) -> None:
     """Start a server, or see that it runs."""
-    if found.fenced:
-        raise Refused(
-            f"server {found.name} is fenced: it was failed over to another zone and must not serve beside its "
-            "recovered copy; a rollback lifts the fence"
-        )
+    check_start(found)
     if found.strategy == HALTED:
         await cluster.apply(manifests.power(found.vm, manifests.STRATEGY, {}, {}), names.POWER)
 
@@ -81,7 +94,54 @@ async def unfence(cluster: Cluster, found: Found) -> None:
     """Lift a fence, and let run what ran before it."""
     if found.fenced:
         ran = found.notes.get(names.RAN) or HALTED
+        if ran != HALTED:
+            check_start(found, lifting=True)
         await cluster.apply(manifests.power(found.vm, ran, {}, {}), names.POWER)
+
+
+async def register(cluster: Cluster, options: KubeVirt, seen: Seen, server_id: str, machine: str) -> None:
+    """Let a launched machine be the server of its zone from now on, or see that it is.
+
+    Raises:
+        Refused: there is no such machine, or it cannot be copied from, or another server of this id runs.
+    """
+    found = machines.present(seen, cluster.zone, server_id, machine)
+    if names.REGISTERED in found.labels:
+        return
+    if names.ISOLATED in found.notes:
+        raise Refused(f"machine {machine} is isolated: a drill's machine serves nobody")
+    if options.mounter == "rbd":
+        raise Refused(
+            f"machine {machine} cannot be copied back: the kernel maps no image that has a journal; write mounter: "
+            f"rbd-nbd for zone {cluster.zone} before a server is failed over that is to come back"
+        )
+    before = seen.server(cluster.zone, server_id)
+    if before is not None and before.alive:
+        raise Refused(f"the server {server_id} that zone {cluster.zone} has now still runs")
+    await cluster.apply(manifests.note(found.vm, {}, {names.REGISTERED: "true"}), names.REGISTRATION)
+
+
+def check_given_up(seen: Seen, server_id: str, found: Found) -> None:
+    """See that a server's disks may be given up.
+
+    Raises:
+        Refused: it is not known to serve nobody, or another machine runs on its disks.
+    """
+    who = f"the server {server_id}, virtual machine {found.name},"
+    if found.alive:
+        raise Refused(f"{who} runs: its disks are not given up")
+    if not found.fenced:
+        raise Refused(f"{who} is not fenced: its disks are not given up")
+    mine = set(claims(found.vm))
+    for other in seen.machines.get(server_id, {}).values():
+        if other.name != found.name and other.alive and mine & set(claims(other.vm)):
+            raise Refused(f"machine {other.machine} runs on the disks of {who} which are not given up")
+
+
+async def give_up(cluster: Cluster, found: Found, run: int) -> None:
+    """Write down that a server's disks are given up."""
+    marks = {names.REGISTERED: "true"} if names.REGISTERED in found.labels else {}
+    await cluster.apply(manifests.note(found.vm, {names.GIVEN_UP: str(run)}, marks), names.REGISTRATION)
 
 
 class Held:
