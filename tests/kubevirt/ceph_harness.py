@@ -13,6 +13,7 @@ from demo.controlplane import ControlPlane
 from lifeboat import kube
 from lifeboat.engines.ceph import connection
 from lifeboat.engines.ceph.compute.kubevirt import names
+from lifeboat.engines.ceph.engine import CephEngine
 from lifeboat.engines.contract import Pair
 from lifeboat.engines.facts import Known, Machine, MachineState, Way
 from tests.engines.ceph_harness import CephHarness
@@ -21,6 +22,7 @@ from tests.kubevirt.qemu import Qemu
 from tests.kubevirt.standin import DRIVER, KubeVirt
 
 SOURCE = "source"
+SECRET = "kubernetes"
 FEATURES = "layering,exclusive-lock,object-map,fast-diff,deep-flatten,journaling"
 
 
@@ -28,36 +30,36 @@ class _Secrets:
     """The Secrets of both sites, and the one that leads to the API server."""
 
     def __init__(self, clusters: Clusters, kubeconfig: str) -> None:
-        self._secrets = {cluster.name: cluster.secret() for cluster in clusters.both}
-        self._secrets["kubernetes"] = {"kubeconfig": kubeconfig}
+        self._clusters = clusters
+        self._kubeconfig = kubeconfig
 
     async def read(self, namespace: str, name: str) -> Mapping[str, str]:
-        assert namespace == "test"
-        return self._secrets[name]
+        if name == SECRET:
+            return {"kubeconfig": self._kubeconfig}
+        return await self._clusters.read(namespace, name)
 
 
 class KubeVirtHarness(CephHarness):
     """A server of two disks whose recovered copies, and which itself where that is asked for, KubeVirt runs."""
 
     def __init__(self, clusters: Clusters, kubevirt: KubeVirt, qemu: Qemu, kubeconfig: str, *, both: bool) -> None:
+        self._secrets = _Secrets(clusters, kubeconfig)
         super().__init__(clusters)
         self.kubevirt = kubevirt
         self.qemu = qemu
         self.both = both
         sites: dict[str, dict[str, Any]] = {}
         for side, cluster in zip(("primary", "recovery"), clusters.both, strict=True):
-            sites[side] = {"secretRef": {"name": cluster.name}}
+            sites[side] = {"secretRef": {"name": cluster.secret_name}}
             if both or side == "recovery":
                 chosen = options(
                     clusterID=cluster.name,
-                    kubeconfigSecretRef={"name": "kubernetes"},
+                    kubeconfigSecretRef={"name": SECRET},
                     namespace=kubevirt.namespace,
                     networks=[{"name": "recovery", "pod": {}}, {"name": "replication", "pod": {}}],
                 )
                 sites[side]["compute"] = {"kubevirt": chosen.model_dump(mode="json", by_alias=True, exclude_none=True)}
         self.pair = Pair("zone-a", "zone-b", sites, "test")
-        self._secrets = _Secrets(clusters, kubeconfig)
-        self.engine = self.owner = self._new_engine()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -110,6 +112,9 @@ class KubeVirtHarness(CephHarness):
         facts = await self.settle(lambda facts: self.is_up(facts, machine))
         assert isinstance(facts.machines, Known)
         return facts.machines.value[machine]
+
+    def _new_engine(self) -> CephEngine:
+        return CephEngine(self.zones, self._secrets)
 
     async def _make_source(self) -> None:
         """Make the server as its owner has it: a virtual machine, claims, and volumes that librbd serves."""
