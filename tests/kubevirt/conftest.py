@@ -44,8 +44,19 @@ async def serve_kubevirt(plane: ControlPlane) -> None:
         for body in definitions:
             while not _established(await api.call("GET", f"{path}/{body['metadata']['name']}")):
                 assert time.monotonic() < end, "KubeVirt's kinds are not served"
+            while not await _listed(api, body["spec"]["names"]["plural"]):
+                assert time.monotonic() < end, "KubeVirt's kinds cannot be listed"
     finally:
         await api.close()
+
+
+async def _listed(api: kube.Kube, plural: str) -> bool:
+    """Whether the storage of a kind answers, which is some time after the kind is served."""
+    try:
+        await api.call("GET", f"/apis/kubevirt.io/v1/{plural}")
+    except kube.KubeError:
+        return False
+    return True
 
 
 def _established(body: kube.Body) -> bool:

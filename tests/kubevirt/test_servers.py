@@ -111,7 +111,7 @@ async def test_a_fence_cuts_the_power_and_is_lifted(world: World, spec: kube.Bod
     assert (found.running, found.fenced, found.drained) == (False, True, False)
     assert world.paper.running == {}
     assert world.paper.orderly == []
-    with pytest.raises(Refused, match="a rollback lifts the fence"):
+    with pytest.raises(Refused, match="a rollback or a failback lifts the fence"):
         await world.compute.start(ZONE, SERVER, (), ACCESS)
     with pytest.raises(Refused, match="fenced"):
         await world.compute.restart(ZONE, SERVER)

@@ -290,13 +290,12 @@ def _connected(found: Found) -> bool:
 
 
 def _booted(found: Found) -> datetime | None:
-    """When its instance came to run: a reset from inside the guest is not seen."""
+    """When its instance came to run, once it does; a reset from inside the guest is not seen."""
     status = (found.instance or {}).get("status") or {}
     for each in status.get("phaseTransitionTimestamps") or ():
         if each.get("phase") == "Running":
             return datetime.fromisoformat(each["phaseTransitionTimestamp"])
-    made_at = (found.instance or {}).get("metadata", {}).get("creationTimestamp")
-    return None if made_at is None else datetime.fromisoformat(made_at)
+    return None
 
 
 def _least(hard: Iterable[Mapping[str, str]], keys: tuple[str, ...], unbounded: int) -> int:
