@@ -33,6 +33,12 @@ def _site(id: str, primary: object, message: str) -> Case:  # noqa: A002 - a tes
     return Case(f"pair-{id}", SitePair, {**PAIR, "primary": primary}, message)
 
 
+def _kubevirt(id: str, message: str, **changes: object) -> Case:  # noqa: A002 - a test's id
+    recovery = {"secretRef": {"name": "b"}, "compute": {"kubevirt": {**KUBEVIRT, **changes}}}
+    engine = {"ceph": {"primary": {"secretRef": {"name": "a"}}, "recovery": recovery}}
+    return Case(f"pair-kubevirt-{id}", SitePair, {**PAIR, "engine": engine}, message)
+
+
 def _replication(id: str, message: str, **replication: object) -> Case:  # noqa: A002 - a test's id
     return Case(f"server-{id}", ProtectedServer, {**SERVER, "replication": replication}, message)
 
@@ -63,12 +69,27 @@ ONE_CHECK = "write exactly one of httpGet, tcpSocket and exec"
 DRILL_POINT = "write latest, latest-application-consistent, the name of a recovery point, or an RFC 3339 time"
 FAILOVER_POINT = "write current, latest, latest-application-consistent, the name of a recovery point, attempt-<n>"
 KEY = {"name": "scripts", "key": "start.sh"}
+KUBEVIRT = {
+    "clusterID": "rook-ceph",
+    "csiSecretRef": {"name": "csi", "namespace": "rook-ceph"},
+    "networks": [{"name": "recovery", "pod": {}}],
+}
 
 WRONG = [
     Case("pair-no-recovery", SitePair, {"primary": {"zone": "eu-1a"}}, "spec.recovery: Required value"),
     Case("pair-same-zone", SitePair, {**PAIR, "recovery": {"zone": "eu-1a"}}, "write two different zones"),
     Case("pair-no-engine", SitePair, {**PAIR, "engine": {}}, "write exactly one engine, of: qemu"),
     Case("pair-type", SitePair, {**PAIR, "type": "RegionToRegion"}, 'supported values: "ZoneToZone"'),
+    _kubevirt("no-network", "should have at least 1 items", networks=[]),
+    _kubevirt("same-network", "Duplicate value", networks=[{"name": "a", "pod": {}}, {"name": "a", "multus": "b"}]),
+    _kubevirt(
+        "both-networks", "write exactly one of pod and multus", networks=[{"name": "a", "pod": {}, "multus": "b"}]
+    ),
+    _kubevirt("isolated-pod", "write isolated beside multus", networks=[{"name": "a", "pod": {}, "isolated": "b"}]),
+    _kubevirt("attachment", "such as production/vlan-20", networks=[{"name": "a", "multus": "a/b/c"}]),
+    _kubevirt("cidr", "a range of IPv4 addresses", networks=[{"name": "a", "pod": {}, "cidr": "10.0.0.1/24"}]),
+    _kubevirt("namespace", "write a DNS label", namespace="a.b"),
+    _kubevirt("mounter", 'supported values: "rbd", "rbd-nbd"', mounter="fuse"),
     _site("no-zone", {"network": "vpc-1"}, "spec.primary.zone: Required value"),
     _site("zone", {"zone": "eu 1a"}, ID),
     _site("zone-empty", {"zone": ""}, ID),
@@ -291,6 +312,34 @@ RIGHT: list[tuple[str, type[Resource], Spec]] = [
             "primary": {"zone": "a", "network": "vpc_1", "replicationNetwork": "rep.1", "recoveryNetwork": "R"},
             "recovery": {"zone": "z" * 63},
             "engine": {"qemu": {}},
+        },
+    ),
+    (
+        "pair-kubevirt",
+        SitePair,
+        {
+            **PAIR,
+            "engine": {
+                "ceph": {
+                    "primary": {"secretRef": {"name": "a"}, "compute": {"host": {}}},
+                    "recovery": {
+                        "secretRef": {"name": "b"},
+                        "compute": {
+                            "kubevirt": {
+                                **KUBEVIRT,
+                                "kubeconfigSecretRef": {"name": "kubernetes-b"},
+                                "namespace": "servers",
+                                "driver": "rook-ceph.rbd.csi.ceph.com",
+                                "mounter": "rbd-nbd",
+                                "networks": [
+                                    {"name": "R", "multus": "a/b", "isolated": "c", "cidr": "10.0.0.0/24"},
+                                    {"name": "storage", "pod": {}},
+                                ],
+                            }
+                        },
+                    },
+                }
+            },
         },
     ),
     ("server", ProtectedServer, SERVER),

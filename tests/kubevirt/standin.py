@@ -293,7 +293,8 @@ class KubeVirt:
         application.router.add_get(f"/apis/{_GROUP}/v1", _resources)
         path = f"/apis/{_GROUP}/v1/namespaces/{{namespace}}/{{plural}}/{{name}}/{{what}}"
         application.router.add_put(path, self._told)
-        runner = web.AppRunner(application)
+        # A connection that is kept for later would be cut in the middle of its good-bye when the stand-in ends.
+        runner = web.AppRunner(application, keepalive_timeout=0.0)
         await runner.setup()
         try:
             site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_tls(self._folder))
