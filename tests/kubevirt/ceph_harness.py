@@ -14,7 +14,7 @@ from lifeboat import kube
 from lifeboat.engines.ceph import connection
 from lifeboat.engines.ceph.compute.kubevirt import names
 from lifeboat.engines.ceph.engine import CephEngine
-from lifeboat.engines.contract import Pair
+from lifeboat.engines.contract import Pair, Secrets
 from lifeboat.engines.facts import Known, Machine, MachineState, Way
 from tests.engines.ceph_harness import CephHarness
 from tests.kubevirt.conftest import options
@@ -77,12 +77,8 @@ class KubeVirtHarness(CephHarness):
                 kubeconfig = plane.kubectl("config", "view", "--raw", "--minify", "--flatten")
                 harness = cls(clusters, kubevirt, qemu, kubeconfig, both=both)
                 qemu.move(harness.zones / "kubevirt")
+                await harness.begin()
                 try:
-                    harness._make_images()
-                    await harness._mark_images()
-                    if both:
-                        await harness._make_source()
-                    assert await harness.start_source()
                     yield harness
                 finally:
                     await harness.close()
@@ -113,8 +109,13 @@ class KubeVirtHarness(CephHarness):
         assert isinstance(facts.machines, Known)
         return facts.machines.value[machine]
 
-    def _new_engine(self) -> CephEngine:
-        return CephEngine(self.zones, self._secrets)
+    def new_engine(self, secrets: Secrets | None = None) -> CephEngine:
+        return super().new_engine(secrets or self._secrets)
+
+    async def _mark_images(self) -> None:
+        await super()._mark_images()
+        if self.both:
+            await self._make_source()
 
     async def _make_source(self) -> None:
         """Make the server as its owner has it: a virtual machine, claims, and volumes that librbd serves."""
