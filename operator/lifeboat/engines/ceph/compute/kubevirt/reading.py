@@ -70,6 +70,11 @@ class Found:
         return status.get("phase") not in _ENDED or status.get("reason") == _SILENT_NODE
 
     @property
+    def off(self) -> bool:
+        """Whether it neither runs nor is about to."""
+        return not self.alive and self.strategy == HALTED
+
+    @property
     def phase(self) -> str:
         """How far its instance is."""
         return str(((self.instance or {}).get("status") or {}).get("phase") or "")

@@ -116,7 +116,7 @@ async def register(cluster: Cluster, options: KubeVirt, seen: Seen, server_id: s
             f"rbd-nbd for zone {cluster.zone} before a server is failed over that is to come back"
         )
     before = seen.server(cluster.zone, server_id)
-    if before is not None and before.alive:
+    if before is not None and not before.off:
         raise Refused(f"the server {server_id} that zone {cluster.zone} has now still runs")
     await cluster.apply(manifests.note(found.vm, {}, {names.REGISTERED: "true"}), names.REGISTRATION)
 
@@ -128,13 +128,13 @@ def check_given_up(seen: Seen, server_id: str, found: Found) -> None:
         Refused: it is not known to serve nobody, or another machine runs on its disks.
     """
     who = f"the server {server_id}, virtual machine {found.name},"
-    if found.alive:
+    if not found.off:
         raise Refused(f"{who} runs: its disks are not given up")
     if not found.fenced:
         raise Refused(f"{who} is not fenced: its disks are not given up")
     mine = set(claims(found.vm))
     for other in seen.machines.get(server_id, {}).values():
-        if other.name != found.name and other.alive and mine & set(claims(other.vm)):
+        if other.name != found.name and not other.off and mine & set(claims(other.vm)):
             raise Refused(f"machine {other.machine} runs on the disks of {who} which are not given up")
 
 
