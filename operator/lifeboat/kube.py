@@ -128,7 +128,7 @@ class Kube:
 
     @classmethod
     def reach(cls, access: Access) -> Self:
-        """Connect to an API server of which only this is known.
+        """Connect to an API server of which only this is known, and which nobody here vouches for.
 
         Raises:
             Unusable: its certificates cannot be read.
@@ -137,6 +137,7 @@ class Kube:
         made.host = access.server
         made.ca_cert_data = access.authority
         made.tls_server_name = access.server_name
+        made.trace_configs = [_stays_there()]
         if access.token is not None:
             made.api_key = {"BearerToken": f"Bearer {access.token}"}
         try:
@@ -314,6 +315,17 @@ class Kube:
     async def replace_lease(self, namespace: str, body: Body) -> Body:
         """Replace the Lease of that resourceVersion; `Conflict` where it changed since."""
         return await self.call("PUT", f"{_leases(namespace)}/{body['metadata']['name']}", body=body, seconds=5)
+
+
+def _stays_there() -> aiohttp.TraceConfig:
+    """What keeps a client from going where a server sends it."""
+
+    async def refuse(*_: object) -> None:
+        raise aiohttp.ClientError("it redirects, which is not followed")
+
+    made = aiohttp.TraceConfig()
+    made.on_request_redirect.append(refuse)
+    return made
 
 
 def _client(made: client.Configuration) -> client.ApiClient:

@@ -297,7 +297,7 @@ class KubeVirt:
         runner = web.AppRunner(application, keepalive_timeout=0.0)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=_tls(self._folder))
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls(self._folder))
             await site.start()
             (address,) = runner.addresses
             await self._register(address[1])
@@ -408,11 +408,13 @@ async def _resources(_: web.Request) -> web.Response:
     )
 
 
-def _tls(folder: Path) -> ssl.SSLContext:
+def tls(folder: Path) -> ssl.SSLContext:
+    """A certificate of its own, for loopback."""
     folder.mkdir(parents=True, exist_ok=True)
     key, certificate = folder / "virt-api.key", folder / "virt-api.crt"
     if not certificate.exists():
         argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=virt-api", "-days", "30"]
+        argv += ["-addext", "subjectAltName=IP:127.0.0.1"]
         subprocess.run([*argv, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)

@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from demo.controlplane import ControlPlane
+from lifeboat import kube
 from lifeboat.clock import now
 from lifeboat.engines.ceph.compute.computes import Computes
 from lifeboat.engines.ceph.compute.kubevirt.cluster import INSTANCE
 from lifeboat.engines.contract import Pair, Refused, Unreachable
+from tests.kubevirt import standin
 from tests.kubevirt.conftest import ZONE, World, options
 from tests.kubevirt.test_machines import ACCESS, order
 
@@ -73,6 +76,30 @@ async def test_a_silent_api_server_is_unreachable_and_soon(deaf: str, tmp_path: 
             assert time.monotonic() - began < 7
     finally:
         await computes.close()
+
+
+async def test_a_server_that_sends_the_operator_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    context = standin.tls(tmp_path)
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        raise web.HTTPFound(f"https://127.0.0.1:{port}/elsewhere")
+
+    runner = web.AppRunner(web.Application(), keepalive_timeout=0.0)
+    runner.app.router.add_get("/{any:.*}", answer)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    port = runner.addresses[0][1]
+    access = kube.Access(f"https://127.0.0.1:{port}", (tmp_path / "virt-api.crt").read_text(), token="t")
+    api = kube.Kube.reach(access)
+    try:
+        with pytest.raises(kube.Unavailable, match="redirects"):
+            await api.call("GET", "/api/v1/namespaces")
+        assert asked == ["/api/v1/namespaces"]
+    finally:
+        await api.close()
+        await runner.cleanup()
 
 
 async def test_each_site_has_its_compute_and_a_changed_secret_is_followed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
@@ -15,9 +16,11 @@ from lifeboat.engines.ceph.compute.kubevirt.cluster import INSTANCE, QUOTA, VIRT
 from lifeboat.engines.ceph.compute.kubevirt.reading import Found, Seen
 from lifeboat.engines.ceph.connection import Connection
 from lifeboat.engines.ceph.options import KubeVirt
-from lifeboat.engines.contract import ExecResult, Refused, Retry, Script, Unreachable
+from lifeboat.engines.contract import EngineError, ExecResult, Refused, Retry, Script, Unreachable
 from lifeboat.engines.facts import Machine, Source
 from lifeboat.engines.ledger import ScriptOutcome
+
+logger = logging.getLogger(__name__)
 
 # One look at a site asks for all of its servers one after the other: they are answered from one list of each kind.
 _FRESH = 2.0
@@ -194,7 +197,10 @@ class KubeVirtCompute:
             seen = reading.look(self._cluster.zone, vms, instances, quotas)
             # The one thing that a look changes: nobody else lets a server go on whose operator died in a point.
             for found in seen.held():
-                await servers.let_abandoned_go(self._cluster, found, self._clock())
+                try:
+                    await servers.let_abandoned_go(self._cluster, found, self._clock())
+                except EngineError as error:
+                    logger.warning("virtual machine %s stands still and could not be let go on: %s", found.name, error)
             self._seen = self._monotonic(), seen
             return seen
 

@@ -197,7 +197,12 @@ async def hold(cluster: Cluster, found: Found, now: Callable[[], datetime]) -> A
         yield Still()
         return
     await cluster.apply(manifests.note(found.vm, {names.HELD: format_micro_time(now())}), names.HOLD)
-    if not await cluster.tell(INSTANCE, found.name, "pause"):
+    try:
+        paused = await cluster.tell(INSTANCE, found.name, "pause")
+    except Refused:
+        await cluster.apply(manifests.note(found.vm, {}), names.HOLD)
+        raise
+    if not paused:
         await cluster.apply(manifests.note(found.vm, {}), names.HOLD)
         raise Retry(f"virtual machine {found.name} could not be let stand still: it does not run yet, or any more")
     held = Held(cluster, found.name, stood=False)
