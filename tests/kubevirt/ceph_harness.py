@@ -73,15 +73,16 @@ class KubeVirtHarness(CephHarness):
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
             await api.call("POST", "/api/v1/namespaces", body=body)
             qemu = Qemu(folder, accesses)
-            async with KubeVirt(api, namespace, qemu, folder).running() as kubevirt:
+            async with contextlib.AsyncExitStack() as stack:
+                # Left after the stand-in, which would start again what is ended here.
+                kubevirt = KubeVirt(api, namespace, qemu, folder)
                 kubeconfig = plane.kubectl("config", "view", "--raw", "--minify", "--flatten")
                 harness = cls(clusters, kubevirt, qemu, kubeconfig, both=both)
+                stack.push_async_callback(harness.close)
                 qemu.move(harness.zones / "kubevirt")
+                await stack.enter_async_context(kubevirt.running())
                 await harness.begin()
-                try:
-                    yield harness
-                finally:
-                    await harness.close()
+                yield harness
         finally:
             await api.close()
 

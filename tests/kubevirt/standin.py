@@ -23,6 +23,7 @@ from aiohttp import web
 
 from lifeboat import kube
 from lifeboat.api.values import parse_quantity
+from lifeboat.engines.contract import EngineError
 
 Body = dict[str, Any]
 
@@ -227,7 +228,10 @@ class KubeVirt:
         elif not status.get("phase"):
             wanted = await self._wanted(instance)
             if wanted is not None:
-                address = await self.hypervisor.start(wanted)
+                try:
+                    address = await self.hypervisor.start(wanted)
+                except EngineError:
+                    return  # its disks are not there yet, or any more: the next round sees
                 await self.tell(name, "Running", interfaces=[{"name": "network", "ipAddress": address}])
         elif status["phase"] == "Running" and not await self.hypervisor.runs(name):
             await self.tell(name, "Succeeded")

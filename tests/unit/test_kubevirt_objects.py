@@ -156,7 +156,30 @@ def test_one_that_cannot_write_is_out_of_space() -> None:
 def test_a_node_that_went_silent_may_run_its_server_on() -> None:
     silent = with_instance(vm(runStrategy="Always"), "Failed", reason="NodeUnresponsive")
     assert reading.source(silent).running
-    assert not reading.source(with_instance(vm(runStrategy="Always"), "Failed")).running
+    assert not reading.source(with_instance(vm(runStrategy="Halted"), "Failed")).running
+
+
+@pytest.mark.parametrize(
+    ("spec", "phase", "running"),
+    [
+        ({"runStrategy": "Always"}, None, True),
+        ({"runStrategy": "Always"}, "Succeeded", True),
+        ({"running": True}, None, True),
+        ({"running": False}, None, False),
+        ({"runStrategy": "RerunOnFailure"}, None, True),
+        ({"runStrategy": "RerunOnFailure"}, "Failed", True),
+        ({"runStrategy": "RerunOnFailure"}, "Succeeded", False),
+        ({"runStrategy": "Manual"}, None, False),
+        ({"runStrategy": "Manual"}, "Running", True),
+        ({"runStrategy": "Halted"}, "Running", True),
+        ({}, None, False),
+    ],
+)
+def test_a_server_that_is_about_to_run_counts_as_running(
+    spec: dict[str, Any], phase: str | None, running: bool
+) -> None:
+    found = vm(**spec)
+    assert reading.source(found if phase is None else with_instance(found, phase)).running is running
 
 
 def test_of_an_instance_type_nothing_is_known_while_it_does_not_run() -> None:

@@ -14,6 +14,8 @@ from lifeboat.engines.ceph.options import KubeVirt, KubeVirtNetwork
 Manifest = dict[str, Any]
 
 HALTED = "Halted"
+MANUAL = "Manual"
+"""Whoever wants it to run says so each time."""
 STRATEGY = "RerunOnFailure"
 """A guest that switches itself off stays off, as on a host of its own; one whose node was lost is started elsewhere."""
 _NIC = "network"

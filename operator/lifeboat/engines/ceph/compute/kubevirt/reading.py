@@ -15,7 +15,7 @@ from lifeboat.api.values import parse_quantity
 from lifeboat.engines.ceph.compute import Disk, Made, Offer
 from lifeboat.engines.ceph.compute.kubevirt import names
 from lifeboat.engines.ceph.compute.kubevirt.cluster import Body
-from lifeboat.engines.ceph.compute.kubevirt.manifests import HALTED
+from lifeboat.engines.ceph.compute.kubevirt.manifests import HALTED, MANUAL
 from lifeboat.engines.ceph.options import KubeVirt
 from lifeboat.engines.contract import Refused
 from lifeboat.engines.facts import Machine, MachineState, Network, Source
@@ -71,8 +71,9 @@ class Found:
 
     @property
     def off(self) -> bool:
-        """Whether it neither runs nor is about to."""
-        return not self.alive and self.strategy == HALTED
+        """Whether it neither runs nor is about to: a guest that switched itself off is not started again."""
+        stays = self.strategy in {HALTED, MANUAL} or (self.phase == "Succeeded" and self.strategy != "Always")
+        return stays and not self.alive
 
     @property
     def phase(self) -> str:
@@ -197,18 +198,18 @@ def made(found: Found) -> Made:
 def source(found: Found) -> Source:
     """What a server does now.
 
-    One that an orderly fence stops counts as running until the replica holds its last write: only then is the fence at
-    its end.
+    One that is about to be started counts as running. So does one that an orderly fence stops, until the replica holds
+    its last write: only then is the fence at its end.
     """
     far = found.notes.get(names.FENCE, "") if found.fenced else ""
     alive = found.alive
     return Source(
-        running=alive or far == ORDERLY,
+        running=not found.off or far == ORDERLY,
         agent_connected=alive and _connected(found),
         boot_time=_booted(found) if alive else None,
         fenced=found.fenced,
         machine=found.machine,
-        drained=not alive and far == DRAINED,
+        drained=found.off and far == DRAINED,
     )
 
 

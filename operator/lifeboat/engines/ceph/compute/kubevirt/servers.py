@@ -16,7 +16,7 @@ from lifeboat.api.values import format_micro_time, parse_time
 from lifeboat.engines.ceph.compute import Hold
 from lifeboat.engines.ceph.compute.kubevirt import machines, manifests, names
 from lifeboat.engines.ceph.compute.kubevirt.cluster import INSTANCE, VIRTUAL_MACHINE, Cluster
-from lifeboat.engines.ceph.compute.kubevirt.manifests import HALTED
+from lifeboat.engines.ceph.compute.kubevirt.manifests import HALTED, MANUAL
 from lifeboat.engines.ceph.compute.kubevirt.reading import AT_ONCE, DRAINED, ORDERLY, Found, Seen, claims, condition
 from lifeboat.engines.ceph.options import KubeVirt
 from lifeboat.engines.contract import Refused, Retry, Underway
@@ -49,6 +49,8 @@ async def start(cluster: Cluster, found: Found) -> None:
     check_start(found)
     if found.strategy == HALTED:
         await cluster.apply(manifests.power(found.vm, manifests.STRATEGY, {}, {}), names.POWER)
+    elif found.off:
+        await cluster.tell(VIRTUAL_MACHINE, found.name, "start")
 
 
 async def restart(cluster: Cluster, found: Found) -> None:
@@ -81,7 +83,7 @@ async def fence_orderly(cluster: Cluster, found: Found, drain: Callable[[], Awai
     Raises:
         Retry: it is not at its end yet.
     """
-    if found.fenced and not found.alive and found.notes.get(names.FENCE) == DRAINED:
+    if found.fenced and found.off and found.notes.get(names.FENCE) == DRAINED:
         return
     found = await _order(cluster, found, ORDERLY)
     if found.alive:
@@ -97,6 +99,8 @@ async def unfence(cluster: Cluster, found: Found) -> None:
         if ran != HALTED:
             check_start(found, lifting=True)
         await cluster.apply(manifests.power(found.vm, ran, {}, {}), names.POWER)
+        if ran == MANUAL:
+            await cluster.tell(VIRTUAL_MACHINE, found.name, "start")
 
 
 async def register(cluster: Cluster, options: KubeVirt, seen: Seen, server_id: str, machine: str) -> None:
@@ -235,8 +239,7 @@ async def _let_go(cluster: Cluster, found: Found, held: Held) -> None:
 
 async def _order(cluster: Cluster, found: Found, how: str) -> Found:
     """Write down that a server is fenced and how far that has come; the answer is the server as it is then."""
-    before = found.notes.get(names.RAN, "") if found.fenced else found.strategy
-    ran = "" if before == HALTED else before
+    ran = found.notes.get(names.RAN, "") if found.fenced else "" if found.off else found.strategy
     done = found.notes.get(names.FENCE) if found.fenced else None
     if done != how or found.strategy != HALTED:
         notes = {names.FENCE: how, names.RAN: ran}
