@@ -16,6 +16,7 @@ from lifeboat.engines.ceph.compute.kubevirt import names
 from lifeboat.engines.ceph.engine import CephEngine
 from lifeboat.engines.contract import Pair, Secrets
 from lifeboat.engines.facts import Known, Machine, MachineState, Way
+from lifeboat.host import machine
 from tests.engines.ceph_harness import CephHarness
 from tests.kubevirt.conftest import options
 from tests.kubevirt.qemu import Qemu
@@ -96,19 +97,25 @@ class KubeVirtHarness(CephHarness):
     async def start_source(self) -> bool:
         started = await super().start_source()
         if started and self.both:
-            await self.settle(lambda _: (self.source_folder / "machine.pid").exists())
+            await self.settle(lambda _: machine.running(self.source_folder) is not None)
         return started
 
-    def is_up(self, facts: Way, machine: str) -> bool:
+    async def write(self, number: int) -> None:
+        if self.both:
+            # Whoever lifts a fence lets the cluster start it, by and by.
+            await self.settle(lambda _: machine.running(self.source_folder) is not None)
+        await super().write(number)
+
+    def is_up(self, facts: Way, name: str) -> bool:
         """Whether a machine runs on its node, and not only in the cluster's plans."""
-        found = facts.machines.value.get(machine) if isinstance(facts.machines, Known) else None
+        found = facts.machines.value.get(name) if isinstance(facts.machines, Known) else None
         return found is not None and found.state is MachineState.RUNNING and bool(found.addresses)
 
-    async def up(self, machine: str) -> Machine:
+    async def up(self, name: str) -> Machine:
         """Wait until a machine is up."""
-        facts = await self.settle(lambda facts: self.is_up(facts, machine))
+        facts = await self.settle(lambda facts: self.is_up(facts, name))
         assert isinstance(facts.machines, Known)
-        return facts.machines.value[machine]
+        return facts.machines.value[name]
 
     def new_engine(self, secrets: Secrets | None = None) -> CephEngine:
         return super().new_engine(secrets or self._secrets)
