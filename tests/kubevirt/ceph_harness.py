@@ -16,7 +16,6 @@ from lifeboat.engines.ceph.compute.kubevirt import names
 from lifeboat.engines.ceph.engine import CephEngine
 from lifeboat.engines.contract import Pair, Secrets
 from lifeboat.engines.facts import Known, Machine, MachineState, Way
-from lifeboat.host import machine
 from tests.engines.ceph_harness import CephHarness
 from tests.kubevirt.conftest import options
 from tests.kubevirt.qemu import Qemu
@@ -97,13 +96,13 @@ class KubeVirtHarness(CephHarness):
     async def start_source(self) -> bool:
         started = await super().start_source()
         if started and self.both:
-            await self.settle(lambda _: machine.running(self.source_folder) is not None)
+            await self.settle(_booted)
         return started
 
     async def write(self, number: int) -> None:
         if self.both:
             # Whoever lifts a fence lets the cluster start it, by and by.
-            await self.settle(lambda _: machine.running(self.source_folder) is not None)
+            await self.settle(_booted)
         await super().write(number)
 
     def is_up(self, facts: Way, name: str) -> bool:
@@ -176,3 +175,8 @@ class KubeVirtHarness(CephHarness):
         }
         path = f"{self.kubevirt.path('virtualmachines')}/{SOURCE}"
         await self.kubevirt.api.call("PATCH", path, query=query, body=server, content_type=kube.APPLY_PATCH)
+
+
+def _booted(facts: Way) -> bool:
+    """Whether the source runs on a node, and whoever starts it is done with that."""
+    return isinstance(facts.source, Known) and facts.source.value.boot_time is not None
