@@ -1,4 +1,4 @@
-# The operator's image: Python, Lifeboat, and the programs of the `qemu` engine. docs/how-to/image.md says how to build it.
+# The operator's image: Python, Lifeboat, and what the engines `qemu` and `ceph` need. docs/how-to/image.md says how to build it.
 #
 # BASE is any Debian 12. The tag moves with Debian's security updates; to pin it to the byte, write the digest that your
 # registry shows: --build-arg BASE=debian:12-slim@sha256:…
@@ -32,6 +32,7 @@ LABEL org.opencontainers.image.title="Lifeboat" \
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
         ca-certificates python3 qemu-system-common qemu-system-x86 qemu-utils \
+        python3-rados python3-rbd qemu-block-extra \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/*
 COPY --from=builder /opt/lifeboat /opt/lifeboat
 ENV PATH=/opt/lifeboat/bin:/usr/local/bin:/usr/bin:/bin \

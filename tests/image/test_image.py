@@ -36,7 +36,7 @@ def test_it_says_what_it_is_and_runs_as_nobody(settings: dict[str, Any]) -> None
     assert settings["Cmd"] == ["operator"]
 
 
-def test_it_has_what_the_engine_needs_and_nothing_that_builds(
+def test_it_has_what_the_engines_need_and_nothing_that_builds(
     root: Path, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o755)
@@ -44,6 +44,9 @@ def test_it_has_what_the_engine_needs_and_nothing_that_builds(
         said = run(command(root, settings, {STATE: tmp_path}, program, "--version"))
         assert "version" in said
     assert "lifeboat" in run(command(root, settings, {STATE: tmp_path}, "lifeboat", "--help"))
+    bindings = ("/usr/bin/python3", "-I", "-B", "-c", "import rados, rbd; print(rbd.RBD().version())")
+    assert "(" in run(command(root, settings, {STATE: tmp_path}, *bindings))
+    assert list(root.glob("usr/lib/*/qemu/block-rbd.so"))
     path = next(each for each in settings["Env"] if each.startswith("PATH=")).removeprefix("PATH=")
     folders = os.pathsep.join(str(root) + folder for folder in path.split(os.pathsep))
     assert [name for name in ("gcc", "cc", "make", "pip", "pip3", "git") if shutil.which(name, path=folders)] == []
