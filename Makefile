@@ -53,9 +53,11 @@ test-argocd: $(READY)
 	$(BIN)/python -m demo.argocd.build
 	$(PYTEST) tests/argocd
 
-# Two real Ceph clusters that mirror to each other, in memory: about a minute, and Debian's packages of Ceph the first time.
+# Two real Ceph clusters that mirror to each other, in memory: the conformance suite of engines, what can go wrong, and
+# the whole story. Some 20 minutes, and Debian's packages of Ceph the first time.
 test-ceph: $(READY)
-	$(BIN)/python -m pytest -n 0 tests/ceph
+	$(BIN)/python -m demo prepare
+	$(PYTEST) tests/ceph tests/engines --ceph
 
 # Each thing that can go wrong in each phase in which a server can be, on real machines, cell by cell. `make test` runs
 # one for each group of phases. CELLS chooses some, as pytest's -k: make test-faults CELLS=FullSync

@@ -18,7 +18,7 @@ import yaml
 
 from demo.controlplane import ControlPlane
 from demo.world import NAMESPACE, phase_is, ready
-from lifeboat.engines.qemu import processes
+from lifeboat.host import processes
 from tests import pages
 from tests.conftest import FIRST_BUILD_SECONDS
 from tests.docs.conftest import PAGES, Reader
