@@ -14,6 +14,7 @@ import pytest
 
 from demo.ceph import Clusters
 from demo.controlplane import ControlPlane
+from lifeboat.engines.ceph.compute.kubevirt import manifests
 from lifeboat.engines.contract import Retry
 from lifeboat.engines.facts import MachineState, Way
 from lifeboat.engines.verbs import (
@@ -66,7 +67,8 @@ async def _left(harness: KubeVirtHarness) -> list[str]:
     found = []
     for plural in ("virtualmachines", "virtualmachineinstances", "persistentvolumeclaims", "persistentvolumes"):
         ours = [each["metadata"] for each in await harness.kubevirt.all(plural)]
-        found += [f"{plural}/{each['name']}" for each in ours if "lifeboat.dev/zone" in each.get("labels", {})]
+        mine = manifests.labels("zone-b", harness.server_id).items()
+        found += [f"{plural}/{each['name']}" for each in ours if mine <= each.get("labels", {}).items()]
     images = harness.clusters.recovery.run("rbd", "ls", "rbd").split()
     return found + [image for image in images if image.startswith(f"lifeboat+{harness.server_id}+")]
 
