@@ -205,10 +205,11 @@ async def test_it_goes_on_by_itself_when_a_point_takes_too_long(
         assert not await held.kept()
 
 
-async def test_who_stands_still_already_is_let_be(running: World) -> None:
+async def test_who_is_said_to_stand_still_already_is_let_be_and_not_believed(running: World) -> None:
     assert await running.compute._cluster.tell(INSTANCE, "web", "pause")
-    async with running.compute.hold(ZONE, SERVER) as held:
-        assert await held.kept()
+    with pytest.raises(Retry, match="is paused already"):
+        async with running.compute.hold(ZONE, SERVER):
+            raise AssertionError("it may go on at any moment")
     assert running.paper.stands_still == {"web"}
 
 

@@ -180,17 +180,9 @@ class Held:
         return condition(found, "Paused") is not None
 
 
-class Still:
-    """A server that stands still by the will of somebody else, who lets it go on."""
-
-    async def kept(self) -> bool:
-        """Whether it stood still all the time until now; whoever let it knows when it goes on."""
-        return True
-
-
 @contextlib.asynccontextmanager
 async def hold(cluster: Cluster, found: Found, now: Callable[[], datetime]) -> AsyncIterator[Hold]:
-    """Let a server stand still for a moment; one that does already is let be.
+    """Let a server stand still for a moment.
 
     Where the operator dies meanwhile the note on the virtual machine says so, and a later look lets it go on.
 
@@ -198,8 +190,8 @@ async def hold(cluster: Cluster, found: Found, now: Callable[[], datetime]) -> A
         Retry: it does not stand still.
     """
     if found.paused() is not None:
-        yield Still()
-        return
+        # KubeVirt says so for a moment longer than it is true: who goes on just now would write between two snapshots.
+        raise Retry(f"virtual machine {found.name} is paused already, by somebody else or until just now")
     await cluster.apply(manifests.note(found.vm, {names.HELD: format_micro_time(now())}), names.HOLD)
     try:
         paused = await cluster.tell(INSTANCE, found.name, "pause")
