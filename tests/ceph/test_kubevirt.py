@@ -142,7 +142,7 @@ async def test_a_server_that_is_a_virtual_machine_already_is_copied_held_fenced_
         await stage.insist(TakePoint("point-1"))
     assert harness.qemu.stood_still > 0
     await _launched(stage, harness, Launch("drill-a", "point-1", stage.shape(isolated=True)))
-    assert await harness.disks_agree("drill-a"), "both disks are of one instant"
+    assert await harness.agrees("point-1"), "both disks are of one instant"
     await harness.write(1000)
     await stage.insist(Fence(orderly=True))
     source = await stage.source()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -11,11 +12,12 @@ from demo.ceph import Clusters
 from demo.ceph.cluster import POOL
 from demo.controlplane import ControlPlane
 from lifeboat import kube
-from lifeboat.engines.ceph import connection
+from lifeboat.engines.ceph import connection, naming
 from lifeboat.engines.ceph.compute.kubevirt import names
 from lifeboat.engines.ceph.engine import CephEngine
 from lifeboat.engines.contract import Pair, Secrets
 from lifeboat.engines.facts import Known, Machine, MachineState, Way
+from tests.engines import sectors
 from tests.engines.ceph_harness import CephHarness
 from tests.kubevirt.conftest import options
 from tests.kubevirt.qemu import Qemu
@@ -104,6 +106,22 @@ class KubeVirtHarness(CephHarness):
             # Whoever lifts a fence lets the cluster start it, by and by.
             await self.settle(_booted)
         await super().write(number)
+
+    async def agrees(self, point: str) -> bool:
+        """Whether the disks of a point that was taken while the source alternated are of one instant.
+
+        Read from the copy itself: a machine that is started from it goes on counting as soon as it boots.
+        """
+        first, second = [await asyncio.to_thread(self._frozen, self._image(disk), point) for disk in self.disks]
+        return first > 0 and first - second in {0, 1}
+
+    def _frozen(self, image: str, point: str) -> int:
+        file = self.zones / "frozen.raw"
+        frozen = f"{POOL}/{image}@{naming.snapshot(point)}"
+        self.clusters.recovery.run("rbd", "export", "--no-progress", frozen, str(file))
+        content = file.read_bytes()
+        file.unlink()
+        return int.from_bytes(content[sectors.SECTOR : sectors.SECTOR + 4], "little")
 
     def is_up(self, facts: Way, name: str) -> bool:
         """Whether a machine runs on its node, and not only in the cluster's plans."""
