@@ -8,10 +8,13 @@ the kernel limits their paths to 108 bytes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -46,6 +49,7 @@ _HELLO = (
 )
 _HELLO_CODE = 41 << 1 | 1
 _HELLO_SECONDS = 2.0
+_NOTED = 3600.0
 _PLAIN = (
     *("-nodefaults", "-no-user-config", "-display", "none"),
     *("-machine", "q35,usb=off,hpet=off,vmport=off", "-cpu", "max"),
@@ -102,13 +106,37 @@ def accelerator() -> str:
 
     Blocking, for seconds at most. That /dev/kvm is there proves little: on some hosts opening it hangs for good, on
     others QEMU gives up over a register, and on others a guest runs slower than emulated, until it fails. So a guest of
-    one sector is booted, by a process that is left alone when it hangs.
+    one sector is booted, by a process that is left alone when it hangs; what came of it is noted for an hour, since an
+    operator that is started anew again and again must not wait for that each time.
     """
     wanted = os.environ.get("LIFEBOAT_ACCEL", "auto")
     if wanted in {"kvm", "tcg"}:
         return wanted
     if not _KVM.exists():
         return "tcg"
+    note = Path(tempfile.gettempdir()) / f"lifeboat-accelerator-{os.geteuid()}"
+    found = _noted(note)
+    if found is None:
+        found = "kvm" if _says_hello() else "tcg"
+        with contextlib.suppress(OSError):
+            files.write_atomically(note, found.encode())
+    return found
+
+
+def _noted(note: Path) -> str | None:
+    """What this user has noted of this host lately. A file of somebody else's is not believed."""
+    try:
+        status = note.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or time.time() - status.st_mtime > _NOTED:
+            return None
+        found = note.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return found if found in {"kvm", "tcg"} else None
+
+
+def _says_hello() -> bool:
+    """Whether a guest of one sector does by KVM what it has to."""
     with tempfile.NamedTemporaryFile(prefix="lifeboat-kvm-") as disk:
         disk.write(_HELLO.ljust(1 << 20, b"\0"))
         disk.flush()
@@ -117,7 +145,7 @@ def accelerator() -> str:
         quiet = subprocess.DEVNULL
         probe = subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=quiet)  # constants
         try:
-            return "kvm" if probe.wait(_HELLO_SECONDS) == _HELLO_CODE else "tcg"
+            return probe.wait(_HELLO_SECONDS) == _HELLO_CODE
         except subprocess.TimeoutExpired:
             probe.kill()
         try:
@@ -125,7 +153,7 @@ def accelerator() -> str:
         except subprocess.TimeoutExpired:
             # A process that hangs in the kernel does not end.
             processes.keep(probe)
-        return "tcg"
+        return False
 
 
 def command_line(spec: MachineSpec, accel: str) -> list[str]:
