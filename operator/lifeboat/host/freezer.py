@@ -191,6 +191,10 @@ def main(path: Path) -> None:
         agent.connection.close()
         caller.connection.close()
         thaw(path)
+        return
+    agent.connection.close()
+    # To a caller whose word comes too late the answer would be lost if nobody was there to take that word.
+    wait(time.monotonic() + _PATIENCE, caller)
 
 
 if __name__ == "__main__":
