@@ -132,7 +132,12 @@ class Guests:
         lock = self._locks.setdefault(socket, asyncio.Lock())
         try:
             async with asyncio.timeout(seconds), lock:
-                reader, writer = await asyncio.open_unix_connection(sock=await connect(socket), limit=_LIMIT)
+                connection = await connect(socket)
+                try:
+                    reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_LIMIT)
+                except BaseException:
+                    connection.close()
+                    raise
                 try:
                     agent = Agent(reader, writer, socket, next(self._tokens))
                     await agent.synchronise()

@@ -139,11 +139,14 @@ class Monitors:
         client = QMPClient("lifeboat")
         try:
             async with asyncio.timeout(seconds), lock:
+                connection = await connect(socket)
                 try:
-                    await _greet(client, await connect(socket))
+                    await _greet(client, connection)
                     yield Session(client, socket)
                 finally:
                     await _hang_up(client)
+                    # Whoever is cut off while it is being greeted leaves it to nobody.
+                    connection.close()
         except TimeoutError as error:
             raise Silent(f"{owner(socket)} does not answer within {seconds:g} s") from error
         except (ConnectError, QMPError, OSError, EOFError) as error:
