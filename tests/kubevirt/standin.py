@@ -295,6 +295,8 @@ class KubeVirt:
         """Serve the subresources, and let the API server know where."""
         application = web.Application()
         application.router.add_get(f"/apis/{_GROUP}/v1", _resources)
+        # The API server would use a connection again that is about to be closed, and tell of an error then.
+        application.on_response_prepare.append(_last)
         path = f"/apis/{_GROUP}/v1/namespaces/{{namespace}}/{{plural}}/{{name}}/{{what}}"
         application.router.add_put(path, self._told)
         # A connection that is kept for later would be cut in the middle of its good-bye when the stand-in ends.
@@ -410,6 +412,11 @@ async def _resources(_: web.Request) -> web.Response:
     return web.json_response(
         {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": f"{_GROUP}/v1", "resources": found}
     )
+
+
+async def _last(_: web.Request, response: web.StreamResponse) -> None:
+    """Let an answer be the last one of its connection."""
+    response.force_close()
 
 
 def tls(folder: Path) -> ssl.SSLContext:
