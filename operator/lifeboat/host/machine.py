@@ -140,20 +140,17 @@ def _says_hello() -> bool:
     with tempfile.NamedTemporaryFile(prefix="lifeboat-kvm-") as disk:
         disk.write(_HELLO.ljust(1 << 20, b"\0"))
         disk.flush()
-        argv = ["qemu-system-x86_64", *_PLAIN, "-accel", _PROBED, "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
-        argv += ["-drive", f"file={disk.name},format=raw,if=virtio"]
+        # Ended by a process of its own: whoever asks may be killed, and the machine would stand there for ever.
+        argv = ["timeout", "--signal=KILL", f"{_HELLO_SECONDS:g}", "qemu-system-x86_64", *_PLAIN, "-accel", _PROBED]
+        argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-drive", f"file={disk.name},format=raw,if=virtio"]
         quiet = subprocess.DEVNULL
         probe = subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=quiet)  # constants
         try:
-            return probe.wait(_HELLO_SECONDS) == _HELLO_CODE
-        except subprocess.TimeoutExpired:
-            probe.kill()
-        try:
-            probe.wait(1)
+            return probe.wait(_HELLO_SECONDS + 1) == _HELLO_CODE
         except subprocess.TimeoutExpired:
             # A process that hangs in the kernel does not end.
             processes.keep(probe)
-        return False
+            return False
 
 
 def command_line(spec: MachineSpec, accel: str) -> list[str]:
