@@ -40,6 +40,8 @@ test-engines: $(READY)
 
 # The chart: linted, rendered, judged by a real API server, installed, upgraded and uninstalled by the real Helm.
 test-chart: $(READY)
+	$(BIN)/python -m demo prepare
+	$(BIN)/python -m tests.chart
 	$(PYTEST) tests/chart
 
 # What the pages of the docs tell to type is typed, as it stands there, in a world made as they say: some minutes.
