@@ -30,6 +30,7 @@ BY_HAND = "lifeboat operator --zones /var/lib/lifeboat/zones --kubeconfig ~/.kub
 PROTECT = "kubectl apply -f demo/manifests/1-sitepair.yaml -f demo/manifests/2-protectedserver.yaml"
 ELSEWHERE = {
     "install.md": "tests/chart goes through that page",
+    "ceph.md": "tests/ceph types what it prepares, and tells the story that `make demo ENGINE=ceph` tells",
 }
 NOT_HERE = {
     "make demo": "it is this story, told by itself",
