@@ -48,11 +48,8 @@ CALLS: Mapping[str, Callable[..., Any]] = {
     "rename": images.rename,
     "flatten": images.flatten,
     "tasks": images.tasks,
-    "writers": images.writers,
     "block_writers": images.block_writers,
     "enable": mirroring.enable,
     "disable": mirroring.disable,
     "promote": mirroring.promote,
-    "demote": mirroring.demote,
-    "resync": mirroring.resync,
 }

@@ -120,15 +120,6 @@ def block_writers(cluster: Cluster, pool: str, images: list[str], seconds: int) 
     return blocked
 
 
-def writers(cluster: Cluster, pool: str, images: list[str]) -> dict[str, list[str]]:
-    """Who has each image open for writing, by address."""
-    found = {}
-    for name in images:
-        with _opened(cluster, pool, name, read_only=True) as image:
-            found[name] = [str(each["addr"]) for each in image.watchers_list()]
-    return found
-
-
 @contextlib.contextmanager
 def _opened(cluster: Cluster, pool: str, name: str, *, read_only: bool = False) -> Iterator[Any]:
     with cluster.pool(pool) as ioctx, rbd.Image(ioctx, name, read_only=read_only) as image:

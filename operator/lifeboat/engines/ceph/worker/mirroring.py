@@ -42,20 +42,3 @@ def promote(cluster: Cluster, pool: str, images: list[str], *, force: bool) -> N
                 info = image.mirror_image_get_info()
                 if info["state"] == rbd.RBD_MIRROR_IMAGE_ENABLED and not info["primary"]:
                     image.mirror_image_promote(force)
-
-
-def demote(cluster: Cluster, pool: str, images: list[str]) -> None:
-    """Make images read-only, so that their copies can be promoted without force."""
-    with cluster.pool(pool) as ioctx:
-        for name in images:
-            with rbd.Image(ioctx, name) as image:
-                if image.mirror_image_get_info()["primary"]:
-                    image.mirror_image_demote()
-
-
-def resync(cluster: Cluster, pool: str, images: list[str]) -> None:
-    """Ask rbd-mirror to throw these copies away and to copy all anew."""
-    with cluster.pool(pool) as ioctx:
-        for name in images:
-            with rbd.Image(ioctx, name) as image:
-                image.mirror_image_resync()
