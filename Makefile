@@ -58,7 +58,7 @@ test-argocd: $(READY)
 # Two real Ceph clusters that mirror to each other, in memory: the conformance suite of engines, what can go wrong, and
 # the whole story. Some 20 minutes, and Debian's packages of Ceph the first time.
 test-ceph: $(READY)
-	$(BIN)/python -m demo prepare
+	$(BIN)/python -m demo prepare --engine ceph
 	$(PYTEST) tests/ceph tests/engines --ceph
 
 # Each thing that can go wrong in each phase in which a server can be, on real machines, cell by cell. `make test` runs

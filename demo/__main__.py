@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from demo import guest
+from demo import guest, packages
 from demo.cache import BuildError
 from demo.ceph import CephError
 from demo.ceph.world import CephWorld
@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "prepare":
                 binaries()
                 program()
+                packages.ensure(packages.CEPH if chosen.engine == "ceph" else ())
                 for flavour in guest.FLAVOURS:
                     guest.build(flavour)
             case "up":

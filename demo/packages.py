@@ -3,6 +3,7 @@
 As root on Debian what is missing is installed; anywhere else it is named, and nothing is changed.
 """
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -101,12 +102,16 @@ def ensure(wanted: Iterable[Requirement] = REQUIREMENTS) -> None:
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
     install = [*apt, "install", "-qq", "-y", "--no-install-recommends", *packages]
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # Lists that are there may do; they are fetched only when they do not.
+    what = f"installing {' '.join(packages)}"
+    # Lists that are there may do; they are fetched only when they do not, or lead to what is not there any more.
     known = subprocess.run([*install[: -len(packages)], "--dry-run", *packages], capture_output=True, check=False)
     try:
-        if known.returncode != 0:
-            run_with_progress("refreshing the package lists", [*apt, "-qq", "update"], env=env)
-        run_with_progress(f"installing {' '.join(packages)}", install, env=env)
+        if known.returncode == 0:
+            with contextlib.suppress(BuildError):
+                run_with_progress(what, install, env=env)
+                return
+        run_with_progress("refreshing the package lists", [*apt, "-qq", "update"], env=env)
+        run_with_progress(what, install, env=env)
     except BuildError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
