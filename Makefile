@@ -12,7 +12,7 @@ ENGINE ?= qemu
 LOCKS := requirements.lock requirements-build.lock requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo image sbom test test-image test-evaluation test-unit test-engines test-chart test-docs test-argocd test-ceph test-faults soak lint up down crds clean
+.PHONY: demo image sbom test test-image test-evaluation test-unit test-engines test-chart test-docs test-argocd test-ceph test-faults soak bench lint up down crds clean
 
 # The whole story on this machine: protect, replicate, drill, lose a zone, fail over, commit, and go home.
 demo: $(READY)
@@ -71,6 +71,20 @@ test-faults: $(READY)
 SECONDS ?= 900
 soak: $(READY)
 	$(BIN)/python -m tests.soak $(SECONDS) $(SEED)
+
+# What Lifeboat is for, measured against baselines of the same run: tables, charts and JSON in docs/measurements. All of
+# it takes under half an hour on two cores, a part alone less: `make bench-recovery`, -copying, -writes, -resync, -scale.
+bench: $(VENV)/bench-ready
+	$(BIN)/python -m demo prepare
+	$(BIN)/python -m bench
+
+bench-%: $(VENV)/bench-ready
+	$(BIN)/python -m demo prepare
+	$(BIN)/python -m bench $*
+
+$(VENV)/bench-ready: requirements-bench.lock $(READY)
+	$(BIN)/pip install --quiet --require-hashes -r requirements-bench.lock
+	@touch $@
 
 # The operator's image, without a daemon: make image BASE=debian:12-slim, or without BASE on one made of Debian's packages.
 image: $(READY)

@@ -10,6 +10,7 @@ import yaml
 from kubernetes import client, config
 
 from demo.controlplane import ControlPlane
+from demo.network import enter_own_network
 from tests import workers
 
 CRDS = Path(__file__).parent.parent / "crds"
@@ -26,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Give each of several workers a network."""
     if hasattr(config, "workerinput"):
-        workers.enter_own_network()
+        enter_own_network()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.WholeWorlds:

@@ -7,19 +7,10 @@ all that it starts have all of these addresses for themselves.
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import os
-import socket
-import struct
 from typing import Final
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
-
-_CLONE_NEWNET: Final = 0x40000000  # <linux/sched.h>
-_SIOCSIFFLAGS: Final = 0x8914  # <linux/sockios.h>
-_IFF_UP: Final = 0x1  # <linux/if.h>
 
 _ONE_WORLD: Final = ("tests/operator/", "tests/e2e/", "tests/faults/")  # a folder, a world; the longest first
 _ROWS: Final = "tests/faults/test_matrix.py::test_cell["
@@ -44,19 +35,3 @@ def longest_first(items: list[pytest.Item]) -> None:
         return next((i for i, folder in enumerate(_ONE_WORLD) if item.nodeid.startswith(folder)), len(_ONE_WORLD))
 
     items.sort(key=place)
-
-
-def enter_own_network() -> None:
-    """Leave the machine's network for a new one, which has a loopback interface and nothing else.
-
-    It holds for the calling thread and all threads and processes that it starts from now on.
-
-    Raises:
-        PermissionError: only root may.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNET) != 0:
-        number = ctypes.get_errno()
-        raise PermissionError(number, f"{os.strerror(number)}: only root can give each worker a network; use WORKERS=0")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))

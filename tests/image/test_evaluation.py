@@ -24,9 +24,9 @@ import pytest
 from demo import guest
 from demo.controlplane import ControlPlane
 from demo.helm import CHART, helm
+from demo.network import enter_own_network
 from demo.world import end
 from tests.image.containers import command, page
-from tests.workers import enter_own_network
 
 pytestmark = pytest.mark.timeout(1800)
 ROOT = CHART.parent.parent
