@@ -33,7 +33,11 @@ RESULTS: Final = "results.json"
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the bench: the module with its `measure`, what it is about, and how long it may take."""
+    """A part of the bench: what it is about, and how many seconds it may take.
+
+    Its module has two functions: `prepare` gets what has to be fetched or built, `measure` works in a folder of its own
+    and, unless it asks for the network, in a network of its own.
+    """
 
     about: str
     seconds: float
@@ -59,6 +63,7 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := [name for name in given.parts if name not in PARTS]:
         parser.error(f"there is no part {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     if given.one is not None:
         [name] = given.parts
         _measure(name, given.one)
@@ -73,6 +78,7 @@ def _run(name: str, into: Path) -> bool:
     from bench import page  # noqa: PLC0415 - the processes of the parts need nothing that draws
 
     part = PARTS[name]
+    importlib.import_module(f"bench.{name}").prepare()
     print(f"\n== {part.about} (at most {part.seconds / 60:.0f} min)", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lifeboat-bench-") as folder:
@@ -104,7 +110,6 @@ def _run(name: str, into: Path) -> bool:
 
 def _measure(name: str, found: Path) -> None:
     """Measure one part in this process, in a network of its own where that can be."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     if os.geteuid() == 0 and not PARTS[name].network:
         enter_own_network()
     measure: Callable[[Path], Measured] = importlib.import_module(f"bench.{name}").measure

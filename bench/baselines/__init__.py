@@ -1,0 +1,1 @@
+"""Operators that do nothing but watch and write: what Lifeboat is held against."""
