@@ -272,7 +272,7 @@ class CephHarness(CephZones):
     """
 
     boots = False
-    disks = ("data", "system")
+    disks: tuple[str, ...] = ("data", "system")
 
     def __init__(self, clusters: Clusters) -> None:
         super().__init__(clusters, memory_mib=64)

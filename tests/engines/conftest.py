@@ -69,7 +69,10 @@ async def harness(
     shared_clusters: SharedClusters,
     shared_ceph_guest: SharedGuest[CephGuestHarness],
 ) -> AsyncIterator[Harness]:
-    guests = {"qemu": shared_guest, "ceph": shared_ceph_guest}
+    guests: dict[str, SharedGuest[GuestHarness] | SharedGuest[CephGuestHarness]] = {
+        "qemu": shared_guest,
+        "ceph": shared_ceph_guest,
+    }
     if request.param in guests and request.node.get_closest_marker("guest"):
         async with guests[request.param].lent() as lent:
             yield lent
