@@ -39,13 +39,14 @@ MIB = 1 << 20
 SOURCE_ADDRESS = "10.71.0.20"
 _SIZE = 32 * MIB
 _FILLED = 8 * MIB
-_NUMBER, _ORDER = 1, 2
-# 16-bit code: until sector 2 of the first disk begins with 1 it reads that; then it counts, in sector 1 of both disks.
-#   again: mov si,read; mov ah,0x42; mov dl,0x80; int 0x13; cmp byte [0x8000],1; jne again
-#          inc dword [0x9000]; for dl in 0x80, 0x81: mov si,write; mov ax,0x4300; int 0x13; jmp again
+_NUMBER = 1
+# 16-bit code: it sleeps until a key is pressed; then it counts, in sector 1 of both disks, until one is pressed again.
+#   idle:  xor ax,ax; int 0x16
+#   count: inc dword [0x9000]; for dl in 0x80, 0x81: mov si,sector; mov ax,0x4300; int 0x13
+#          mov ah,1; int 0x16; jz count; xor ax,ax; int 0x16; jmp idle
 _BOOT = bytes.fromhex(
-    "31c08ed88ec08ed0bc007cfcbf0090b90001f3abfbbe3f7cb442b280cd13803e00800175f066ff060090b280e80700b281e80200ebdf"
-    "be4f7cb80043cd13c31000010000800000020000000000000010000100009000000100000000000000"
+    "31c08ed88ec08ed0bc007cfcbf0090b90001f3abfb31c0cd1666ff060090b280e81100b281e80c00b401cd1674eb31c0cd16ebe1"
+    "be3d7cb80043cd13c310000100009000000100000000000000"
 )
 # Others may run the suite on this host at this moment, and an elastic IP's port is only one machine's.
 _LOOPBACK = f"127.{64 + os.getpid() // 250 % 128}.{1 + os.getpid() % 250}"
@@ -303,14 +304,14 @@ class CephHarness(CephZones):
 
     @asynccontextmanager
     async def alternating(self) -> AsyncIterator[None]:
-        await sectors.put(self._monitors, self.source_folder, 0, _ORDER, b"\1")
+        await sectors.press_key(self._monitors, self.source_folder)
         async with asyncio.timeout(60):
             while min(await self._read(self.source_folder)) < 2:  # noqa: ASYNC110 - the disks are asked
                 await asyncio.sleep(0.1)
         try:
             yield
         finally:
-            await sectors.put(self._monitors, self.source_folder, 0, _ORDER, b"\0")
+            await sectors.press_key(self._monitors, self.source_folder)
 
     async def disks_agree(self, machine: str) -> bool:
         first, second = await self._numbers(machine)
