@@ -21,6 +21,7 @@ from typing import Final
 
 import psutil
 
+from demo.cache import run
 from lifeboat.host import processes
 
 HOST: Final = "127.0.0.1"
@@ -237,6 +238,11 @@ class Cluster:
         if done.returncode != 0 or "Error E" in done.stderr:
             raise CephError(f"{program} {' '.join(arguments)}: {done.stderr.strip()[-500:]}")
         return done.stdout
+
+    def import_disk(self, file: Path, pool: str, image: str) -> None:
+        """Copy a disk from a file, whatever its format, into a new image."""
+        target = f"rbd:{pool}/{image}:id=admin:conf={self.conf}"
+        run(["qemu-img", "convert", "-O", "raw", str(file), target])
 
     def secret(self, user: str = LIFEBOAT) -> dict[str, str]:
         """What belongs into the Secret of a SitePair: how to reach the cluster, and the user's keyring."""

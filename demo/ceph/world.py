@@ -12,7 +12,6 @@ from typing import Any, Final
 import yaml
 
 from demo import packages
-from demo.cache import run
 from demo.ceph.cluster import POOL
 from demo.ceph.pair import Clusters
 from demo.world import NAMESPACE, World
@@ -100,8 +99,7 @@ class CephWorld(World):
                 half = f"{image}.partial"
                 if half in there:
                     cluster.run("rbd", "rm", "--no-progress", f"{POOL}/{half}")
-                target = f"rbd:{POOL}/{half}:id=admin:conf={cluster.conf}"
-                run(["qemu-img", "convert", "-O", "raw", str(folder / f"{name}.qcow2"), target])
+                cluster.import_disk(folder / f"{name}.qcow2", POOL, half)
                 marks = {naming.SERVER: server, naming.DISK: name, naming.ORDER: str(order)}
                 for key, value in marks.items():
                     cluster.run("rbd", "image-meta", "set", f"{POOL}/{half}", key, value)

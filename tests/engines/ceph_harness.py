@@ -1,8 +1,8 @@
 """The ceph engine under the conformance suite: two real clusters, and real machines on disks in them.
 
-The clusters are shared by all cases; each case has a server and images of its own. What its machines boot is one
-sector: it does nothing until it is told to, and then writes rising numbers to one disk and to the other, as a guest
-does, so that it is still when its machine is. All other numbers go through the machine's monitor.
+The clusters are shared by all cases. A server whose disks are written and read from outside is there in a second, so
+each case has one of its own, with images of its own; what is about the guest has another world
+(`ceph_guest_harness.py`).
 """
 
 from __future__ import annotations
@@ -36,15 +36,17 @@ from lifeboat.host.records import REGISTERED
 from tests.engines import sectors
 
 MIB = 1 << 20
+SOURCE_ADDRESS = "10.71.0.20"
 _SIZE = 32 * MIB
 _FILLED = 8 * MIB
-_NUMBER, _ORDER = 1, 2
-# 16-bit code: until sector 2 of the first disk begins with 1 it reads that; then it counts, in sector 1 of both disks.
-#   again: mov si,read; mov ah,0x42; mov dl,0x80; int 0x13; cmp byte [0x8000],1; jne again
-#          inc dword [0x9000]; for dl in 0x80, 0x81: mov si,write; mov ax,0x4300; int 0x13; jmp again
+_NUMBER = 1
+# 16-bit code: it sleeps until a key is pressed; then it counts, in sector 1 of both disks, until one is pressed again.
+#   idle:  xor ax,ax; int 0x16
+#   count: inc dword [0x9000]; for dl in 0x80, 0x81: mov si,sector; mov ax,0x4300; int 0x13
+#          mov ah,1; int 0x16; jz count; xor ax,ax; int 0x16; jmp idle
 _BOOT = bytes.fromhex(
-    "31c08ed88ec08ed0bc007cfcbf0090b90001f3abfbbe3f7cb442b280cd13803e00800175f066ff060090b280e80700b281e80200ebdf"
-    "be4f7cb80043cd13c31000010000800000020000000000000010000100009000000100000000000000"
+    "31c08ed88ec08ed0bc007cfcbf0090b90001f3abfb31c0cd1666ff060090b280e81100b281e80c00b401cd1674eb31c0cd16ebe1"
+    "be3d7cb80043cd13c310000100009000000100000000000000"
 )
 # Others may run the suite on this host at this moment, and an elastic IP's port is only one machine's.
 _LOOPBACK = f"127.{64 + os.getpid() // 250 % 128}.{1 + os.getpid() % 250}"
@@ -67,17 +69,16 @@ class SharedClusters:
             self._clusters.down()
 
 
-class CephHarness:
-    """A server of two disks in a fresh pair of zones."""
+class CephZones:
+    """A server in a fresh pair of zones, and the disasters there."""
 
     outside_address = "10.99.0.5"
     elastic_ips: tuple[str, ...] = (f"{_LOOPBACK}.10", f"{_LOOPBACK}.11")
     cpu = 2
-    memory_bytes = 64 * MIB
-    boots = False
-    disks: tuple[str, ...] = ("data", "system")
+    disks: tuple[str, ...]
 
-    def __init__(self, clusters: Clusters) -> None:
+    def __init__(self, clusters: Clusters, memory_mib: int) -> None:
+        self.memory_bytes = memory_mib * MIB
         self.clusters = clusters
         self.server_id = f"web-{uuid.uuid4().hex[:8]}"
         self.zones = Path(tempfile.mkdtemp(prefix="lifeboat-"))
@@ -91,18 +92,17 @@ class CephHarness:
         self.engine: Engine = self.owner
         self._monitors = Monitors()
         self._full = False
-        server = {"id": self.server_id, "cpu": self.cpu, "memory": "64Mi", "network": "serving", "ports": [80]}
-        self._describe(
-            "zone-a", {"serving": (71, 2), "replication-back": (74, 5)}, servers=[{**server, "ipAddress": "10.71.0.20"}]
-        )
+        server = {
+            "id": self.server_id,
+            "cpu": self.cpu,
+            "memory": f"{memory_mib}Mi",
+            "network": "serving",
+            "ipAddress": SOURCE_ADDRESS,
+            "ports": [80],
+        }
+        self._describe("zone-a", {"serving": (71, 2), "replication-back": (74, 5)}, servers=[server])
         networks = {"recovery": (72, 3), "replication": (73, 4)}
         self._describe("zone-b", networks, elasticIPs=list(self.elastic_ips))
-
-    @classmethod
-    async def create(cls, clusters: Clusters) -> CephHarness:
-        harness = cls(clusters)
-        await harness.begin()
-        return harness
 
     async def begin(self) -> None:
         """Make the images and start the server."""
@@ -138,39 +138,6 @@ class CephHarness:
     async def restart_engine(self) -> None:
         await self.owner.close()
         self.engine = self.owner = self.new_engine()
-
-    async def write(self, number: int) -> None:
-        for disk in range(len(self.disks)):
-            await self._put(self.source_folder, disk, number)
-
-    async def write_in(self, machine: str, number: int) -> None:
-        for disk in range(len(self.disks)):
-            await self._put(self.machine_folder(machine), disk, number)
-
-    async def contents(self, machine: str) -> int:
-        found = await self._numbers(machine)
-        assert len(set(found)) == 1, f"its disks are of different instants: {found}"
-        return found[0]
-
-    async def original(self) -> int | None:
-        found = [await asyncio.to_thread(self._stored, self._image(disk)) for disk in self.disks]
-        assert len(set(found)) == 1, f"its disks are of different instants: {found}"
-        return found[0]
-
-    @asynccontextmanager
-    async def alternating(self) -> AsyncIterator[None]:
-        await sectors.put(self._monitors, self.source_folder, 0, _ORDER, b"\1")
-        async with asyncio.timeout(60):
-            while min(await self._read(self.source_folder)) < 2:  # noqa: ASYNC110 - the disks are asked
-                await asyncio.sleep(0.1)
-        try:
-            yield
-        finally:
-            await sectors.put(self._monitors, self.source_folder, 0, _ORDER, b"\0")
-
-    async def disks_agree(self, machine: str) -> bool:
-        first, second = await self._numbers(machine)
-        return first > 0 and first - second in {0, 1}
 
     async def kill_source(self) -> None:
         """Its process ends at once. Its last writes are on their way, and arrive where there is a way."""
@@ -257,46 +224,18 @@ class CephHarness:
         return f"{self.server_id}-{disk}"
 
     def _make_images(self) -> None:
-        first = self.disks[0]
-        for disk in self.disks:
-            file = self.zones / f"{disk}.raw"
-            with file.open("wb") as raw:
-                raw.truncate(_SIZE)
-                if disk == first:
-                    raw.write(_BOOT.ljust(510, b"\0") + b"\x55\xaa")
-                raw.seek(8 * MIB)
-                raw.write(b"\xa5" * _FILLED)
-            self.clusters.primary.run("rbd", "import", "--no-progress", str(file), f"{POOL}/{self._image(disk)}")
-            file.unlink()
+        """Make the images of the server's disks."""
+        raise NotImplementedError
+
+    def _more_marks(self, disk: str) -> dict[str, str]:  # noqa: ARG002 - where disks stand by their names
+        """What the image of a disk says beside whose it is."""
+        return {}
 
     async def _mark_images(self) -> None:
         site = await self.owner._sites.site(self.pair, "zone-a")
         for disk in self.disks:
-            marks = {naming.SERVER: self.server_id, naming.DISK: disk}
+            marks = {naming.SERVER: self.server_id, naming.DISK: disk, **self._more_marks(disk)}
             await site.worker.call("note", pool=POOL, image=self._image(disk), changes=marks)
-
-    async def _put(self, folder: Path, disk: int, number: int) -> None:
-        await sectors.put(self._monitors, folder, disk, _NUMBER, number.to_bytes(4, "little"))
-
-    async def _numbers(self, machine: str) -> list[int]:
-        return await self._read(self.machine_folder(machine))
-
-    async def _read(self, folder: Path) -> list[int]:
-        return await sectors.get(
-            self._monitors, folder, len(self.disks), _NUMBER, lambda data: int.from_bytes(data[:4], "little")
-        )
-
-    def _stored(self, image: str) -> int | None:
-        """The number in an image of the primary site that no machine has open, None where there is no image."""
-        if image not in self.clusters.primary.run("rbd", "ls", POOL).split():
-            return None
-        file = self.zones / "exported.raw"
-        self.clusters.primary.run("rbd", "export", "--no-progress", f"{POOL}/{image}", str(file))
-        with file.open("rb") as raw:
-            raw.seek(_NUMBER * sectors.SECTOR)
-            found = int.from_bytes(raw.read(4), "little")
-        file.unlink()
-        return found
 
     def _end_machines(self) -> None:
         mine = [each for each in psutil.process_iter(["cmdline"]) if self._is_mine(each)]
@@ -324,6 +263,95 @@ class CephHarness:
                     await site.worker.call("remove", pool=POOL, image=name, deadline=20.0)
             for record in (ledger_name(self.server_id), replica_name(self.server_id)):
                 await site.records.forget(record)
+
+
+class CephHarness(CephZones):
+    """A server whose machines boot one sector.
+
+    It does nothing until it is told to, and then writes rising numbers to one disk and to the other, as a guest does,
+    so that it is still when its machine is. All other numbers go through the machine's monitor.
+    """
+
+    boots = False
+    disks: tuple[str, ...] = ("data", "system")
+
+    def __init__(self, clusters: Clusters) -> None:
+        super().__init__(clusters, memory_mib=64)
+
+    @classmethod
+    async def create(cls, clusters: Clusters) -> CephHarness:
+        harness = cls(clusters)
+        await harness.begin()
+        return harness
+
+    async def write(self, number: int) -> None:
+        for disk in range(len(self.disks)):
+            await self._put(self.source_folder, disk, number)
+
+    async def write_in(self, machine: str, number: int) -> None:
+        for disk in range(len(self.disks)):
+            await self._put(self.machine_folder(machine), disk, number)
+
+    async def contents(self, machine: str) -> int:
+        found = await self._numbers(machine)
+        assert len(set(found)) == 1, f"its disks are of different instants: {found}"
+        return found[0]
+
+    async def original(self) -> int | None:
+        found = [await asyncio.to_thread(self._stored, self._image(disk)) for disk in self.disks]
+        assert len(set(found)) == 1, f"its disks are of different instants: {found}"
+        return found[0]
+
+    @asynccontextmanager
+    async def alternating(self) -> AsyncIterator[None]:
+        await sectors.press_key(self._monitors, self.source_folder)
+        async with asyncio.timeout(60):
+            while min(await self._read(self.source_folder)) < 2:  # noqa: ASYNC110 - the disks are asked
+                await asyncio.sleep(0.1)
+        try:
+            yield
+        finally:
+            await sectors.press_key(self._monitors, self.source_folder)
+
+    async def disks_agree(self, machine: str) -> bool:
+        first, second = await self._numbers(machine)
+        return first > 0 and first - second in {0, 1}
+
+    def _make_images(self) -> None:
+        first = self.disks[0]
+        for disk in self.disks:
+            file = self.zones / f"{disk}.raw"
+            with file.open("wb") as raw:
+                raw.truncate(_SIZE)
+                if disk == first:
+                    raw.write(_BOOT.ljust(510, b"\0") + b"\x55\xaa")
+                raw.seek(8 * MIB)
+                raw.write(b"\xa5" * _FILLED)
+            self.clusters.primary.run("rbd", "import", "--no-progress", str(file), f"{POOL}/{self._image(disk)}")
+            file.unlink()
+
+    async def _put(self, folder: Path, disk: int, number: int) -> None:
+        await sectors.put(self._monitors, folder, disk, _NUMBER, number.to_bytes(4, "little"))
+
+    async def _numbers(self, machine: str) -> list[int]:
+        return await self._read(self.machine_folder(machine))
+
+    async def _read(self, folder: Path) -> list[int]:
+        return await sectors.get(
+            self._monitors, folder, len(self.disks), _NUMBER, lambda data: int.from_bytes(data[:4], "little")
+        )
+
+    def _stored(self, image: str) -> int | None:
+        """The number in an image of the primary site that no machine has open, None where there is no image."""
+        if image not in self.clusters.primary.run("rbd", "ls", POOL).split():
+            return None
+        file = self.zones / "exported.raw"
+        self.clusters.primary.run("rbd", "export", "--no-progress", f"{POOL}/{image}", str(file))
+        with file.open("rb") as raw:
+            raw.seek(_NUMBER * sectors.SECTOR)
+            found = int.from_bytes(raw.read(4), "little")
+        file.unlink()
+        return found
 
 
 def _arrived(facts: Way) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from lifeboat.engines.contract import Capabilities
+from tests.engines.ceph_guest_harness import CephGuestHarness
 from tests.engines.ceph_harness import CephHarness, SharedClusters
+from tests.engines.guest import SharedGuest
 from tests.engines.harness import Factory, Harness, Stage
-from tests.engines.qemu_guest_harness import SharedGuest
+from tests.engines.qemu_guest_harness import GuestHarness
 from tests.engines.qemu_harness import BareHarness
 from tests.engines.simulated_harness import SimulatedHarness
 
@@ -37,8 +39,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-async def shared_guest() -> AsyncIterator[SharedGuest]:
-    shared = SharedGuest()
+async def shared_guest() -> AsyncIterator[SharedGuest[GuestHarness]]:
+    shared = SharedGuest(GuestHarness.create)
     yield shared
     await shared.close()
 
@@ -50,22 +52,37 @@ def shared_clusters() -> Iterator[SharedClusters]:
     shared.close()
 
 
+@pytest.fixture(scope="session")
+async def shared_ceph_guest(shared_clusters: SharedClusters) -> AsyncIterator[SharedGuest[CephGuestHarness]]:
+    async def create() -> CephGuestHarness:
+        return await CephGuestHarness.create(await shared_clusters.get())
+
+    shared = SharedGuest(create)
+    yield shared
+    await shared.close()
+
+
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in (*HARNESSES, "ceph")])
 async def harness(
-    request: pytest.FixtureRequest, shared_guest: SharedGuest, shared_clusters: SharedClusters
+    request: pytest.FixtureRequest,
+    shared_guest: SharedGuest[GuestHarness],
+    shared_clusters: SharedClusters,
+    shared_ceph_guest: SharedGuest[CephGuestHarness],
 ) -> AsyncIterator[Harness]:
+    guests: dict[str, SharedGuest[GuestHarness] | SharedGuest[CephGuestHarness]] = {
+        "qemu": shared_guest,
+        "ceph": shared_ceph_guest,
+    }
+    if request.param in guests and request.node.get_closest_marker("guest"):
+        async with guests[request.param].lent() as lent:
+            yield lent
+        return
     if request.param == "ceph":
-        if request.node.get_closest_marker("guest"):
-            pytest.skip("not built: a guest that boots from disks in Ceph")
         on_ceph = await CephHarness.create(await shared_clusters.get())
         try:
             yield on_ceph
         finally:
             await on_ceph.close()
-        return
-    if request.param == "qemu" and request.node.get_closest_marker("guest"):
-        async with shared_guest.lent() as lent:
-            yield lent
         return
     harness = await HARNESSES[request.param]()
     try:

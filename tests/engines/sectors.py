@@ -41,6 +41,12 @@ async def get(monitors: Monitors, folder: Path, disks: int, sector: int, parse: 
             await session.run("nbd-server-stop")
 
 
+async def press_key(monitors: Monitors, folder: Path) -> None:
+    """Press a key of a machine, and let it go."""
+    async with monitors.session(folder / machine.OWNER_QMP, 30.0) as session:
+        await session.run("send-key", {"keys": [{"type": "qcode", "data": "a"}]})
+
+
 def _read(folder: Path, disk: int, sector: int) -> bytes:
     # Relative to the folder: a socket's path may have 108 bytes.
     file = folder / "sector-read"

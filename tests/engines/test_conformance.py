@@ -269,7 +269,7 @@ async def test_an_acknowledged_write_is_on_a_synced_replica(stage: Stage, harnes
     await stage.replicate()
     await harness.write(2)
     await harness.kill_source()
-    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.insist(StopReplication(freeze_as="tip"))
     await stage.launch("machine-1", "tip")
     assert await harness.contents("machine-1") == 2
 
@@ -339,7 +339,7 @@ async def test_an_interrupted_copy_is_resumed_with_only_what_changed(stage: Stag
             assert replica.total_bytes - replica.copied_bytes < full / 2
             assert not replica.consistent, "newer writes without older ones"
     await harness.kill_source()
-    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.insist(StopReplication(freeze_as="tip"))
     await stage.launch("machine-1", "tip")
     assert await harness.contents("machine-1") == 3
     if ordered:
@@ -392,11 +392,11 @@ async def test_freezing_twice_gives_one_point_that_holds_the_last_write_of_a_dea
         await harness.write(number)
     await harness.kill_source()
     await harness.silence(harness.pair.primary_zone)
-    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.insist(StopReplication(freeze_as="tip"))
     before = (await stage.replica()).points
     await harness.restart_engine()
     await stage.pause()
-    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.insist(StopReplication(freeze_as="tip"))
     replica = await stage.replica()
     assert replica.state is ReplicaState.STOPPED
     assert replica.points == before
@@ -422,7 +422,7 @@ async def test_while_the_link_is_away_a_resume_is_put_off_and_the_replica_stays_
         return
     assert replica.consistent
     await harness.kill_source()
-    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.insist(StopReplication(freeze_as="tip"))
     assert (await stage.replica()).consistent
     await stage.launch("machine-1", "tip")
     assert await harness.contents("machine-1") == 1
@@ -431,7 +431,7 @@ async def test_while_the_link_is_away_a_resume_is_put_off_and_the_replica_stays_
 async def _is_not_taken_for_whole(stage: Stage, harness: Harness) -> None:
     """Disks that are copied each by itself are of one instant only where it is known that nothing was missing."""
     await harness.kill_source()
-    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.insist(StopReplication(freeze_as="tip"))
     replica = await stage.replica()
     assert not replica.consistent
     assert replica.points[0].problem

@@ -246,7 +246,7 @@ async def test_removing_a_machine_leaves_the_disks_that_another_one_goes_on_with
 async def test_an_independent_machine_runs_on_when_replica_and_points_are_released(
     stage: Stage, harness: Harness
 ) -> None:
-    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.insist(StopReplication(freeze_as="tip"))
     await stage.launch("machine-1", "tip")
     assert not (await stage.machines())["machine-1"].independent
     await stage.perform(MakeIndependent("machine-1"), MakeIndependent("machine-1"))

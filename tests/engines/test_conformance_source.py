@@ -58,7 +58,7 @@ async def test_a_fenced_source_has_all_its_writes_on_the_replica(stage: Stage, h
     await stage.replicate()
     await harness.write(1)
     await stage.perform(Fence())
-    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.insist(StopReplication(freeze_as="tip"))
     assert (await stage.replica()).state is ReplicaState.STOPPED
     await stage.launch("machine-1", "tip")
     assert await harness.contents("machine-1") == 1
@@ -85,7 +85,7 @@ async def test_an_orderly_fence_ends_the_source_with_its_last_write_on_the_repli
     source = await stage.source()
     assert (source.running, source.fenced) == (False, True)
     assert not await harness.start_source()
-    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.insist(StopReplication(freeze_as="tip"))
     (point,) = (await stage.replica()).points
     assert point.problem is None
     await stage.launch("machine-1", "tip")
@@ -114,7 +114,7 @@ async def test_an_orderly_fence_waits_for_a_copy_that_is_interrupted(stage: Stag
         await stage.perform(stage.copy(run=2))
     await stage.insist(Fence(orderly=True))
     assert not (await stage.source()).running
-    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.insist(StopReplication(freeze_as="tip"))
     await stage.launch("machine-1", "tip")
     assert await harness.contents("machine-1") == 1
 
@@ -155,7 +155,7 @@ async def test_an_orderly_fence_shuts_the_guest_down_cleanly(stage: Stage, harne
     await harness.write(1)
     reasons = await stage.insist(Fence(orderly=True))
     assert any("shutting down" in reason for reason in reasons), reasons
-    await stage.perform(StopReplication(freeze_as="tip"))
+    await stage.insist(StopReplication(freeze_as="tip"))
     await stage.launch("machine-1", "tip")
     assert await harness.contents("machine-1") == 1
 

@@ -18,8 +18,9 @@ from lifeboat.engines.qemu.records import load_replica
 from lifeboat.engines.qemu.zones import Zones
 from lifeboat.engines.verbs import TakePoint
 from lifeboat.host import freezer, freezing, machine
+from tests.engines.guest import SharedGuest
 from tests.engines.harness import Stage, known
-from tests.engines.qemu_guest_harness import GuestHarness, SharedGuest
+from tests.engines.qemu_guest_harness import GuestHarness
 
 # The first case may have to build the guest's image.
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(600)]
@@ -51,7 +52,7 @@ asyncio.run(QemuEngine(Path(sys.argv[1])).perform(target, TakePoint("point-1", a
 
 
 @pytest.fixture
-async def guest(shared_guest: SharedGuest) -> AsyncIterator[GuestHarness]:
+async def guest(shared_guest: SharedGuest[GuestHarness]) -> AsyncIterator[GuestHarness]:
     async with shared_guest.lent() as lent:
         await Stage(lent).replicate()
         await lent.settle(lambda facts: known(facts.source).agent_connected)
