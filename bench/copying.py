@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.results import Figure, Measured, Samples, Target
-from bench.zones import MIB, Pair, bare
+from bench.zones import MIB, Pair, bare, compare
 from lifeboat.engines.qemu import images
 from lifeboat.engines.verbs import ReleaseReplica, StopReplication
 
@@ -47,12 +47,11 @@ async def _measure(folder: Path) -> Measured:
         where.mkdir()
         disk = await asyncio.to_thread(_disk, where, size, data)
         async with bare(where, {"disk": disk}) as pair:
-            source = pair.zones / pair.pair.primary_zone / "standard" / "disk.qcow2"
             seconds: dict[str, list[float]] = {way: [] for way in WAYS}
             for run in range(1, RUNS + 1):
-                seconds["lifeboat"].append(await _replicate(pair, run, source))
+                seconds["lifeboat"].append(await _replicate(pair, run))
                 for way in WAYS[1:]:
-                    seconds[way].append(await asyncio.to_thread(_copy, way, source, where))
+                    seconds[way].append(await asyncio.to_thread(_copy, way, pair.disk(0), where))
                 print(f"  {name}, s: " + ", ".join(f"{way} {found[-1]:.2f}" for way, found in seconds.items()))
         rates = {way: [data / took / 1e6 for took in found] for way, found in seconds.items()}
         medians = {way: statistics.median(found) for way, found in rates.items()}
@@ -65,7 +64,7 @@ async def _measure(folder: Path) -> Measured:
     idle.mkdir()
     await images.create(idle / "disk", MIB)
     async with bare(idle, {"disk": idle / "disk"}) as pair:
-        took = [await _replicate(pair, run, None) for run in range(1, RUNS + 1)]
+        took = [await _replicate(pair, run) for run in range(1, RUNS + 1)]
     measured.figures.append(Figure("First copy of an empty disk of 1 MiB", statistics.median(took), "s"))
     measured.notes.append(
         f"Medians of {RUNS} runs. Lifeboat's time has in it what starts the storage daemon and the line and sees the"
@@ -89,15 +88,14 @@ def _disk(folder: Path, size: int, data: int) -> Path:
     return disk
 
 
-async def _replicate(pair: Pair, run: int, source: Path | None) -> float:
-    """Copy the server's disk by the engine's verb, compare the replica with `source`, and delete it again."""
+async def _replicate(pair: Pair, run: int) -> float:
+    """Copy the server's disk by the engine's verb, compare the replica with it, and delete it again."""
     began = time.perf_counter()
     await pair.perform(pair.copy(run))
     await pair.in_step(_SECONDS)
     took = time.perf_counter() - began
     await pair.perform(StopReplication())
-    if source is not None:
-        await asyncio.to_thread(_compare, source, pair.replica_file(0))
+    await asyncio.to_thread(pair.compare, 0)
     await pair.perform(ReleaseReplica())
     return took
 
@@ -119,7 +117,7 @@ def _copy(way: str, source: Path, folder: Path) -> float:
                     argv = ["-U", "-n", "--target-is-zero", "-f", "qcow2", "-O", "raw", str(source), uri]
                     _run("qemu-img", "convert", *argv)
                     took = time.perf_counter() - began
-        _compare(source, target)
+        compare(source, target)
     finally:
         target.unlink()
     return took
@@ -162,11 +160,6 @@ def _daemon(argv: list[str], pid_file: Path) -> Iterator[None]:
             yield
         finally:
             daemon.terminate()
-
-
-def _compare(source: Path, copy: Path) -> None:
-    """See that a copy holds what the disk holds."""
-    _run("qemu-img", "compare", "-q", "-U", "-f", "qcow2", "-F", "qcow2", str(source), str(copy))
 
 
 def _run(*argv: str) -> None:

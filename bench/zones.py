@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -66,10 +67,22 @@ class Pair(Zones):
         assert found is not None
         return found
 
-    def replica_file(self, disk: int) -> Path:
-        """The image of a replica that has one layer only."""
+    def link(self, port: int) -> tuple[str, str, int]:
+        """Where a replica is looked for once the link was cut, and where it is offered, at one port."""
+        offered = Found(self.zones).zone(self.pair.recovery_zone).network(self.replication_network).address
+        return self.nowhere, offered, port
+
+    def compare(self, disk: int) -> None:
+        """See that a replica that was stopped holds what the server's disk holds."""
         record = self.record()
-        return layer_file(Found(self.zones).zone(self.pair.recovery_zone), record, record.layers[-1], disk)
+        assert record.tip is not None
+        zone = Found(self.zones).zone(self.pair.recovery_zone)
+        replica = layer_file(zone, record, record.layer(record.tip), disk)
+        compare(self.disk(disk), replica)
+
+    def disk(self, disk: int) -> Path:
+        """The image of one of the server's disks."""
+        return self.zones / self.pair.primary_zone / str(self._disks[disk]["file"])
 
 
 @asynccontextmanager
@@ -87,6 +100,12 @@ async def bare(folder: Path, disks: dict[str, Path]) -> AsyncIterator[Pair]:
         yield pair
     finally:
         await pair.take_down()
+
+
+def compare(source: Path, copy: Path) -> None:
+    """See that a copy holds what a disk holds, which a machine may have open."""
+    argv = ["qemu-img", "compare", "-q", "-U", "-f", "qcow2", "-F", "qcow2", str(source), str(copy)]
+    subprocess.run(argv, check=True, timeout=120)
 
 
 class Device:

@@ -135,8 +135,13 @@ class Zones:
     async def answer(self, zone: str) -> None:
         (self.zones / zone / "DOWN").unlink(missing_ok=True)
 
+    @property
+    def nowhere(self) -> str:
+        """Where replicas are looked for once the link is cut."""
+        return f"{_LOOPBACK}.99"
+
     async def cut_link(self) -> None:
-        self._reached = {"reachedAt": f"{_LOOPBACK}.99"}
+        self._reached = {"reachedAt": self.nowhere}
         self.describe(self._disks)
         await processes.kill(self._target_zone / "replicas" / self.server_id / storage_daemon.PID)
 

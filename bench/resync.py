@@ -1,0 +1,158 @@
+"""After an interruption: what crosses the link again, against what was written meanwhile, and how long it takes.
+
+The link is a relay between the zones, which is cut and counts what it passes on. The server's disk is written at a
+steady rate, 4 KiB at random places, as a database does. The writer rests once the link is back, so that what is counted
+is the resync and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from pathlib import Path
+from typing import Final
+
+from bench.results import Figure, Lines, Measured, Target
+from bench.zones import KIB, MIB, Device, Pair, bare
+from lifeboat.engines.contract import Retry
+from lifeboat.engines.facts import ReplicaState
+from lifeboat.engines.qemu import images
+from lifeboat.engines.verbs import ResumeReplication, StopReplication
+from tests.engines.qemu.relay import Mode, Relay
+
+AWAY: Final = 60.0
+"""Seconds without a link."""
+BEFORE: Final = 5.0
+RATE: Final = 40.0
+"""Writes a second."""
+DISK: Final = 1024 * MIB
+FILLED: Final = 256 * MIB
+"""From the disk's beginning on: where it is written."""
+BLOCK: Final = 4 * KIB
+_SECONDS: Final = 60.0
+
+
+def measure(folder: Path) -> Measured:
+    """Interrupt the link, and let the copy go on."""
+    return asyncio.run(_measure(folder))
+
+
+class Writer:
+    """Writes blocks at random places at a steady rate, in a thread; `blocks` are those written since `anew`."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._places = random.Random(1)
+        self._done = False
+        self.blocks: set[int] = set()
+        self.longest = 0.0
+
+    def anew(self) -> None:
+        """Count from here on."""
+        self.blocks, self.longest = set(), 0.0
+
+    def run(self) -> None:
+        """Write until `stop`."""
+        due = time.monotonic()
+        while not self._done:
+            block = self._places.randrange(FILLED // BLOCK)
+            # Noted before it is written: a block that is under way at the cut may have to be copied.
+            self.blocks.add(block)
+            self.longest = max(self.longest, self._device.write(0, block * BLOCK, BLOCK, self._places.randrange(1, 256)))
+            due = max(due + 1 / RATE, time.monotonic() - 1.0)
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    def stop(self) -> None:
+        """End after the present write."""
+        self._done = True
+
+
+async def _measure(folder: Path) -> Measured:
+    disk = folder / "disk"
+    await images.create(disk, DISK)
+    async with bare(folder, {"disk": disk}) as pair:
+        with Device(pair.source_folder) as device:
+            device.write(0, 0, FILLED, 165)
+            relay = await _relayed(pair)
+            writer = Writer(device)
+            writing = asyncio.create_task(asyncio.to_thread(writer.run))
+            try:
+                return await _interrupt(pair, relay, writer, writing)
+            finally:
+                writer.stop()
+                relay.close()
+                await asyncio.gather(writing, return_exceptions=True)
+
+
+async def _relayed(pair: Pair) -> Relay:
+    """Replicate through a relay. The replica's port is known once it was offered: the first start finds nobody."""
+    await pair.cut_link()
+    with contextlib.suppress(Retry):
+        await pair.perform(pair.copy(1))
+    record = pair.record()
+    assert record.port is not None
+    relay = Relay(*pair.link(record.port))
+    try:
+        await pair.perform(pair.copy(1))
+        await pair.in_step(_SECONDS)
+    except BaseException:
+        relay.close()
+        raise
+    return relay
+
+
+async def _interrupt(pair: Pair, relay: Relay, writer: Writer, writing: asyncio.Task[None]) -> Measured:
+    curve: list[tuple[float, float]] = []
+    began = time.monotonic()
+
+    def look() -> None:
+        curve.append((time.monotonic() - began, relay.passed / MIB))
+
+    async def going_on(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await asyncio.sleep(0.5)
+            look()
+
+    await going_on(BEFORE)
+    usual = writer.longest
+    writer.anew()
+    relay.cut(Mode.REFUSE)
+    await going_on(AWAY)
+    assert (await pair.replica()).state is ReplicaState.INTERRUPTED
+    writer.stop()
+    await writing
+    passed = relay.passed
+    relay.cut(Mode.PASS)
+    back = time.monotonic()
+    await pair.perform(ResumeReplication(freeze_as="before"))
+    started = time.monotonic() - back
+    await pair.in_step(_SECONDS)
+    took = time.monotonic() - back
+    look()
+    copied = relay.passed - passed
+    await pair.perform(StopReplication())
+    await asyncio.to_thread(pair.compare, 0)
+    written = len(writer.blocks) * BLOCK
+    return Measured(
+        [
+            Figure(
+                f"Bytes that cross the link again after {AWAY:.0f} s without it",
+                copied / MIB,
+                "MiB",
+                written / MIB,
+                f"distinct blocks of {BLOCK // KIB} KiB written meanwhile",
+                (Target(1.2),),
+            ),
+            Figure("From the verb until the replica is in step", took, "s"),
+            Figure("of these, until the first byte may be copied", started, "s"),
+            Figure("Longest write when the link breaks", writer.longest, "s", usual, "longest write before"),
+        ],
+        [Lines("resync", "What crosses the link", "seconds", "MiB", {"passed on to the replica": curve})],
+        [
+            f"{RATE:.0f} writes of {BLOCK // KIB} KiB a second at random places of {FILLED // MIB} MiB. Bytes are counted"
+            " where they pass, with all that the protocol adds. Both sides were compared afterwards."
+        ],
+    )
