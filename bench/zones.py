@@ -29,7 +29,7 @@ from tests.engines.qemu_harness import Zones
 
 MIB: Final = 1 << 20
 KIB: Final = 1 << 10
-_LOOK: Final = 0.02
+_LOOK: Final = 0.1
 
 
 class Pair(Zones):
