@@ -14,13 +14,14 @@ import random
 import socket
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from bench.results import Figure, Measured, Samples, Target
-from bench.zones import MIB, Pair, bare, compare
+from bench.results import Figure, Measured, Samples, Target, percentile
+from bench.zones import KIB, MIB, Device, Pair, bare, compare
 from lifeboat.engines.qemu import images
 from lifeboat.engines.verbs import ReleaseReplica, StopReplication
 
@@ -30,6 +31,7 @@ SPARSE: Final = 8192 * MIB
 DATA: Final = 512 * MIB
 """What the sparse disk holds, in pieces of PIECE."""
 PIECE: Final = MIB
+BLOCK: Final = 4 * KIB
 WAYS: Final = ("lifeboat", "qemu-img convert", "nbdcopy")
 _SECONDS: Final = 120.0
 _HOST: Final = "127.0.0.1"
@@ -42,6 +44,7 @@ def measure(folder: Path) -> Measured:
 
 async def _measure(folder: Path) -> Measured:
     measured = Measured()
+    copying: dict[str, tuple[int, float, str, float]] = {}
     for name, size, data in (("full", FULL, FULL), ("sparse", SPARSE, DATA)):
         where = folder / name
         where.mkdir()
@@ -52,20 +55,32 @@ async def _measure(folder: Path) -> Measured:
                 seconds["lifeboat"].append(await _replicate(pair, run))
                 for way in WAYS[1:]:
                     seconds[way].append(await asyncio.to_thread(_copy, way, pair.disk(0), where))
-                print(f"  {name}, s: " + ", ".join(f"{way} {found[-1]:.2f}" for way, found in seconds.items()))
+                print(
+                    f"  {name}, s:", ", ".join(f"{way} {found[-1]:.2f}" for way, found in seconds.items()), flush=True
+                )
+            if data == size:
+                calm, busy = await _written(pair, RUNS + 1)
         rates = {way: [data / took / 1e6 for took in found] for way, found in seconds.items()}
         medians = {way: statistics.median(found) for way, found in rates.items()}
         best = max(WAYS[1:], key=lambda way: medians[way])
         told = f"{data // MIB} MiB of data" + (f" on a disk of {size // MIB // 1024} GiB" if size != data else "")
         target = (Target(0.9, at_least=True),)
         measured.figures.append(Figure(f"First copy, {told}", medians["lifeboat"], "MB/s", medians[best], best, target))
+        copying[told] = data, medians["lifeboat"], best, medians[best]
         measured.charts.append(Samples(f"copying-{name}", f"First copy of {told}", "MB/s", rates))
     idle = folder / "empty"
     idle.mkdir()
     await images.create(idle / "disk", MIB)
     async with bare(idle, {"disk": idle / "disk"}) as pair:
         took = [await _replicate(pair, run) for run in range(1, RUNS + 1)]
-    measured.figures.append(Figure("First copy of an empty disk of 1 MiB", statistics.median(took), "s"))
+    empty = statistics.median(took)
+    for told, (data, rate, best, baseline) in copying.items():
+        alone = data / (data / rate / 1e6 - empty) / 1e6
+        what = f"The same without what an empty disk takes, {told}"
+        measured.figures.append(Figure(what, alone, "MB/s", baseline, best))
+    what = "Write of 4 KiB with its flush at the device during the first copy, p50"
+    measured.figures.append(Figure(what, percentile(busy, 0.5), "ms", percentile(calm, 0.5), "before it"))
+    measured.figures.append(Figure("First copy of an empty disk of 1 MiB", empty, "s"))
     measured.notes.append(
         f"Medians of {RUNS} runs. Lifeboat's time has in it what starts the storage daemon and the line and sees the"
         " end, which is that of the empty disk; the programs find a daemon that runs. Every copy was compared with its"
@@ -88,16 +103,47 @@ def _disk(folder: Path, size: int, data: int) -> Path:
     return disk
 
 
-async def _replicate(pair: Pair, run: int) -> float:
-    """Copy the server's disk by the engine's verb, compare the replica with it, and delete it again."""
+async def _replicate(pair: Pair, run: int, in_step: threading.Event | None = None) -> float:
+    """Copy the server's disk by the engine's verb, compare the replica with it, and delete it again.
+
+    `in_step` is set at once when the replica is.
+    """
     began = time.perf_counter()
     await pair.perform(pair.copy(run))
     await pair.in_step(_SECONDS)
     took = time.perf_counter() - began
+    if in_step is not None:
+        in_step.set()
     await pair.perform(StopReplication())
     await asyncio.to_thread(pair.compare, 0)
     await pair.perform(ReleaseReplica())
     return took
+
+
+async def _written(pair: Pair, run: int) -> tuple[list[float], list[float]]:
+    """Milliseconds that writes with their flush take at the device before a copy, and during one."""
+    ended = threading.Event()
+
+    def write() -> list[float]:
+        places = random.Random(1)
+        found = []
+        with Device(pair.source_folder) as device:
+            while not ended.wait(0.02):
+                found.append(device.write(0, places.randrange(FULL // BLOCK) * BLOCK, BLOCK, 1) * 1000)
+        return found
+
+    writing = asyncio.create_task(asyncio.to_thread(write))
+    await asyncio.sleep(2)
+    ended.set()
+    calm = await writing
+    ended.clear()
+    writing = asyncio.create_task(asyncio.to_thread(write))
+    try:
+        await _replicate(pair, run, ended)
+    finally:
+        ended.set()
+        busy = await writing
+    return calm, busy
 
 
 def _copy(way: str, source: Path, folder: Path) -> float:
@@ -129,8 +175,8 @@ def _offered(image: Path, folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         port = int(probe.getsockname()[1])
-    argv = ["--blockdev", f"driver=qcow2,node-name=disk,discard=unmap,file.driver=file,file.filename={image}"]
-    argv[1] += ",file.discard=unmap"
+    file = f"file.driver=file,file.filename={image},file.discard=unmap"
+    argv = ["--blockdev", f"driver=qcow2,node-name=disk,discard=unmap,{file}"]
     argv += ["--nbd-server", f"addr.type=inet,addr.host={_HOST},addr.port={port}"]
     argv += ["--export", "type=nbd,id=disk,name=disk,node-name=disk,writable=on,writethrough=on"]
     with _daemon(argv, folder / "offered"):
@@ -141,8 +187,9 @@ def _offered(image: Path, folder: Path) -> Iterator[str]:
 def _readable(image: Path, folder: Path) -> Iterator[str]:
     """Let a program that knows no images read one, which a machine has open."""
     path = folder / "read.sock"
-    argv = ["--blockdev", f"driver=qcow2,node-name=disk,read-only=on,force-share=on,file.driver=file,file.filename={image}"]
-    argv += ["--nbd-server", f"addr.type=unix,addr.path={path}", "--export", "type=nbd,id=disk,name=disk,node-name=disk"]
+    node = f"driver=qcow2,node-name=disk,read-only=on,force-share=on,file.driver=file,file.filename={image}"
+    argv = ["--blockdev", node, "--nbd-server", f"addr.type=unix,addr.path={path}"]
+    argv += ["--export", "type=nbd,id=disk,name=disk,node-name=disk"]
     with _daemon(argv, folder / "read"):
         yield f"nbd+unix:///disk?socket={path}"
 

@@ -6,7 +6,6 @@ device would, through the monitor of the machine's owner, or by what runs in a g
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import subprocess
@@ -29,7 +28,6 @@ from tests.engines.qemu_harness import Zones
 
 MIB: Final = 1 << 20
 KIB: Final = 1 << 10
-_LOOK: Final = 0.1
 
 
 class Pair(Zones):
@@ -56,10 +54,8 @@ class Pair(Zones):
 
     async def in_step(self, seconds: float) -> Replica:
         """Wait until the replica is in step with its source."""
-        async with asyncio.timeout(seconds):
-            while (found := await self.replica()).state is not ReplicaState.SYNCED:
-                await asyncio.sleep(_LOOK)
-        return found
+        way = await self.settle(lambda way: known(way.replica).state is ReplicaState.SYNCED, seconds)
+        return known(way.replica)
 
     def record(self) -> ReplicaRecord:
         """What the recovery zone has on record of the replica."""
