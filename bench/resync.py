@@ -39,9 +39,9 @@ _TOLD: Final = (
     " they pass, with all that the protocol adds. Both sides were compared afterwards."
 )
 _REMEMBERED: Final = (
-    f"QEMU remembers what changed in pieces of {PIECE // KIB} KiB, as the replica's image is made of: a small write at a"
-    " place of its own costs a whole piece. So the first row shows what the engine adds, the second what a database that"
-    " writes at random places pays."
+    f"QEMU remembers what changed in pieces of {PIECE // KIB} KiB, as the replica's image is made of: a small write at"
+    " a place of its own costs a whole piece. So the first row shows what the engine adds, the second what a database"
+    " that writes at random places pays."
 )
 
 
