@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +36,7 @@ BLOCK: Final = 4 * KIB
 PIECE: Final = 64 * KIB
 """What QEMU remembers as changed at least."""
 _SECONDS: Final = 60.0
+_LOOK: Final = 0.5
 _TOLD: Final = (
     f"{RATE:.0f} writes of {BLOCK // KIB} KiB a second at random places of {FILLED // MIB} MiB. Bytes are counted where"
     " they pass, with all that the protocol adds. Both sides were compared afterwards."
@@ -63,6 +66,10 @@ class Writer:
     def anew(self) -> None:
         """Count from here on."""
         self.blocks, self.longest = set(), 0.0
+
+    def pieces(self) -> int:
+        """Bytes of the distinct pieces that the blocks lie in."""
+        return len({block * BLOCK // PIECE for block in self.blocks.copy()}) * PIECE
 
     def run(self) -> None:
         """Write until `stop`."""
@@ -116,40 +123,54 @@ async def _relayed(pair: Pair) -> Relay:
     return relay
 
 
-async def _interrupt(pair: Pair, relay: Relay, writer: Writer, writing: asyncio.Task[None]) -> Measured:
-    curve: list[tuple[float, float]] = []
+@asynccontextmanager
+async def _drawing(
+    lines: dict[str, list[tuple[float, float]]], look: Callable[[], tuple[int, ...]]
+) -> AsyncIterator[None]:
+    """Add to each line, twice a second, what is seen of it in bytes."""
     began = time.monotonic()
 
-    def look() -> None:
-        curve.append((time.monotonic() - began, relay.passed / MIB))
+    def add() -> None:
+        for line, seen in zip(lines.values(), look(), strict=True):
+            line.append((round(time.monotonic() - began, 2), round(seen / MIB, 2)))
 
-    async def going_on(seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            await asyncio.sleep(0.5)
-            look()
+    async def keep_adding() -> None:
+        while True:
+            add()
+            await asyncio.sleep(_LOOK)
 
-    await going_on(BEFORE)
+    adding = asyncio.create_task(keep_adding())
+    try:
+        yield
+    finally:
+        adding.cancel()
+        await asyncio.gather(adding, return_exceptions=True)
+        add()
+
+
+async def _interrupt(pair: Pair, relay: Relay, writer: Writer, writing: asyncio.Task[None]) -> Measured:
+    lines: dict[str, list[tuple[float, float]]] = {"written since the cut": [], "passed on since the cut": []}
+    await asyncio.sleep(BEFORE)
     usual = writer.longest
     writer.anew()
     relay.cut(Mode.REFUSE)
-    await going_on(AWAY)
-    assert (await pair.replica()).state is ReplicaState.INTERRUPTED
-    writer.stop()
-    await writing
     passed = relay.passed
-    relay.cut(Mode.PASS)
-    back = time.monotonic()
-    await pair.perform(ResumeReplication(freeze_as="before"))
-    started = time.monotonic() - back
-    await pair.in_step(_SECONDS)
-    took = time.monotonic() - back
-    look()
+    async with _drawing(lines, lambda: (writer.pieces(), relay.passed - passed)):
+        await asyncio.sleep(AWAY)
+        assert (await pair.replica()).state is ReplicaState.INTERRUPTED
+        writer.stop()
+        await writing
+        relay.cut(Mode.PASS)
+        back = time.monotonic()
+        await pair.perform(ResumeReplication(freeze_as="before"))
+        started = time.monotonic() - back
+        await pair.in_step(_SECONDS)
+        took = time.monotonic() - back
     copied = (relay.passed - passed) / MIB
     await pair.perform(StopReplication())
     await asyncio.to_thread(pair.compare, 0)
     written = len(writer.blocks) * BLOCK / MIB
-    pieces = len({block * BLOCK // PIECE for block in writer.blocks}) * PIECE / MIB
+    pieces = writer.pieces() / MIB
     what = f"What crosses the link again after {AWAY:.0f} s without it"
     return Measured(
         [
@@ -157,8 +178,8 @@ async def _interrupt(pair: Pair, relay: Relay, writer: Writer, writing: asyncio.
             Figure(what, copied, "MiB", written, f"distinct blocks of {BLOCK // KIB} KiB written", (Target(1.2),)),
             Figure("From the verb until the replica is in step", took, "s"),
             Figure("of these, until the first byte may be copied", started, "s"),
-            Figure("Longest write when the link breaks", writer.longest, "s", usual, "longest write before"),
+            Figure("Longest write from the break on", writer.longest, "s", usual, f"in {BEFORE:g} s before it"),
         ],
-        [Lines("resync", "What crosses the link", "seconds", "MiB", {"passed on to the replica": curve})],
+        [Lines("resync", f"A link that is away for {AWAY:.0f} s", "seconds since the cut", "MiB", lines)],
         [_TOLD, _REMEMBERED],
     )
