@@ -25,6 +25,7 @@ from typing import Any, Final
 import psutil
 
 from bench.results import Measured
+from demo import packages
 from demo.network import enter_own_network
 
 INTO: Final = Path("docs/measurements")
@@ -68,6 +69,7 @@ def main() -> None:
         [name] = given.parts
         _measure(name, given.one)
         return
+    packages.ensure(packages.BENCH)
     failed = [name for name in given.parts or PARTS if not _run(name, given.into)]
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}")

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from demo.cache import BuildError, run_with_progress
 
-Purpose = Literal["python", "controlplane", "engine", "guest", "image", "argocd", "ceph"]
+Purpose = Literal["python", "controlplane", "engine", "guest", "image", "argocd", "ceph", "bench"]
 SBIN: Final = "/usr/sbin:/sbin"
 
 
@@ -74,6 +74,8 @@ CEPH: Final = (
     Requirement("python3-rbd", "/usr/lib/python3/dist-packages/rbd.cpython-311-x86_64-linux-gnu.so", ("ceph",)),
     Requirement("qemu-block-extra", "/usr/lib/x86_64-linux-gnu/qemu/block-rbd.so", ("ceph",)),
 )
+# Wanted by the bench alone, which asks for it itself: what copies of disks are held against.
+BENCH: Final = (Requirement("libnbd-bin", "nbdcopy", ("bench",)),)
 
 
 def requirements(purpose: Purpose) -> list[Requirement]:

@@ -49,8 +49,9 @@ class Zones:
     elastic_ips: tuple[str, ...] = (f"{_LOOPBACK}.10", f"{_LOOPBACK}.11")
     cpu = 2
 
-    def __init__(self, memory_mib: int, storage_mib: int) -> None:
-        self.zones = Path(tempfile.mkdtemp(prefix="lifeboat-"))
+    def __init__(self, memory_mib: int, storage_mib: int | None, zones: Path | None = None) -> None:
+        """`storage_mib` bounds the recovery zone's storage; None leaves it where `zones` is, as large as that."""
+        self.zones = zones or Path(tempfile.mkdtemp(prefix="lifeboat-"))
         self.memory_bytes = memory_mib * MIB
         self.pair = Pair("zone-a", "zone-b")
         self.direction = Direction.FORWARD
@@ -60,7 +61,7 @@ class Zones:
         self._storage = self.zones / "zone-b" / "standard"
         for zone in ("zone-a", "zone-b"):
             (self.zones / zone / "standard").mkdir(parents=True)
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and storage_mib is not None:
             size = f"size={storage_mib}m"
             subprocess.run(["mount", "-t", "tmpfs", "-o", size, "lifeboat", self._storage], check=True)
 
@@ -134,8 +135,13 @@ class Zones:
     async def answer(self, zone: str) -> None:
         (self.zones / zone / "DOWN").unlink(missing_ok=True)
 
+    @property
+    def nowhere(self) -> str:
+        """Where replicas are looked for once the link is cut."""
+        return f"{_LOOPBACK}.99"
+
     async def cut_link(self) -> None:
-        self._reached = {"reachedAt": f"{_LOOPBACK}.99"}
+        self._reached = {"reachedAt": self.nowhere}
         self.describe(self._disks)
         await processes.kill(self._target_zone / "replicas" / self.server_id / storage_daemon.PID)
 

@@ -15,9 +15,11 @@ import pytest
 from lifeboat.engines.contract import NoSpace, Refused, Retry
 from lifeboat.engines.facts import ReplicaState
 from lifeboat.engines.qemu import lines, mirror
+from lifeboat.engines.qemu.records import layer_file, load_replica, save_replica
+from lifeboat.engines.qemu.zones import Zones
 from lifeboat.engines.verbs import LimitBandwidth, ResumeReplication, StopReplication, TakePoint
 from lifeboat.host import machine, processes
-from tests.engines.qemu.conftest import MIB, SERVER, World, reads
+from tests.engines.qemu.conftest import MIB, SERVER, World, reads, run
 
 
 async def test_only_what_holds_data_is_copied(world: World) -> None:
@@ -43,6 +45,25 @@ async def test_a_new_run_hides_what_the_old_one_held_and_keeps_its_points(world:
     await world.launch("new", "new")
     assert await world.holds("old", 0, 1, "0")
     assert await world.holds("new", 0, 0, "0")
+
+
+async def test_a_start_that_was_cut_off_leaves_nothing_of_what_it_had_copied(world: World) -> None:
+    await world.write(0, 1, "0", "1M")
+    await world.replicate()
+    await world.kill_daemon()
+    zone = Zones(world.folder).zone("zone-b")
+    record = load_replica(zone, SERVER)
+    assert record is not None
+    assert record.tip is not None
+    save_replica(zone, record.model_copy(update={"mirrored": False, "synced": False}))
+    # As if the source had held this while it was copied, and had let go of it since.
+    leftover = layer_file(zone, record, record.layer(record.tip), 0)
+    await run("qemu-io", "-f", "qcow2", "-c", "write -q -P 9 200M 64k", str(leftover))
+    await world.replicate()
+    await world.perform(TakePoint("point"))
+    await world.launch("look", "point")
+    assert await world.holds("look", 0, 1, "0", "1M")
+    assert await world.holds("look", 0, 0, "200M")
 
 
 async def test_a_limit_holds_for_all_disks_together_and_can_be_lifted(world: World) -> None:

@@ -62,6 +62,9 @@ class Replicas:
             raise Retry(f"server {server_id} does not run: its disks can be copied only while it does")
         if record is None or record.released or record.run != verb.run:
             record = await self._begin(source, target, record, verb)
+        elif not record.held:
+            # An attempt that was cut off may have begun to copy. What is not copied is taken for empty.
+            await self._empty(target, record)
         found: Sequence[Path] = ()
         if record.held:
             try:
@@ -216,14 +219,18 @@ class Replicas:
 
     async def _copy_all(self, target: Zone, record: ReplicaRecord, why: str) -> ReplicaRecord:
         """Begin with empty disks instead of the original's, which somebody may have open."""
-        assert record.tip is not None  # noqa: S101  # a copy that was begun has one
-        await storage_daemon.stop(self._monitors, target, record.server_id)
         await holdings.end(target, record.server_id)
+        await self._empty(target, record)
+        return save_replica(target, record.model_copy(update={"held": False, "basis": _ALL.format(why)}))
+
+    async def _empty(self, target: Zone, record: ReplicaRecord) -> None:
+        """Let the disks of a copy that was begun be empty ones."""
+        assert record.tip is not None  # noqa: S101  # a copy that was begun has a tip
+        await storage_daemon.stop(self._monitors, target, record.server_id)
         base = record.layer(record.tip)
         for path in layers.layer_files(target, record, base):
             await asyncio.to_thread(files.remove, path)
         await layers.create_files(target, record, base, None)
-        return save_replica(target, record.model_copy(update={"held": False, "basis": _ALL.format(why)}))
 
     async def _present(self, target: Zone, server_id: str) -> ReplicaRecord:
         record = await layers.load(self._monitors, target, server_id)
