@@ -153,7 +153,7 @@ def replicating(world: ShopWorld) -> None:
     world.until("ps", SERVER, lambda ps: whole(ps) and ready(ps) and bool(ps["status"].get("recoveryPointCount")))
 
 
-def measure(folder: Path) -> Measured:
+def measure(folder: Path) -> Measured:  # noqa: PLR0915 - one run after the other
     """Kill, boot by hand, drill, fail over, change the point and roll back, again and again."""
     began = time.monotonic()
     took: dict[str, list[float]] = {"by hand": [], "drill": [], "failover": [], "point change": []}
@@ -177,7 +177,7 @@ def measure(folder: Path) -> Measured:
                 world.until("dr", name, phase_is("Running"))
                 world.patch("dr", name, {"running": False})
                 world.until("dr", name, phase_is("CleanedUp"))
-            time.sleep(random.uniform(0.5, 2.0))  # noqa: S311 - a moment, no secret
+            time.sleep(random.uniform(0.5, 2.0))
             world.kill_server(SERVER)
             acknowledged = set(writer.acknowledged)
             if timed:
