@@ -22,6 +22,7 @@ from demo.cache import build_seconds, cache_root
 from demo.controlplane.build import HERE as CONTROLPLANE
 from demo.controlplane.build import PROGRAMS
 from demo.helm.build import HERE as HELM
+from demo.world import World
 
 CHECKOUT: Final = Path(__file__).parent.parent
 # What the clone's own Python does with its own world, in a network of its own where that can be.
@@ -71,7 +72,10 @@ def measure(folder: Path) -> Measured:
         _run(["make", ".venv/ready", f"PYTHON={sys.base_prefix}/bin/python3"], clone, kept)
     with _timed(took, "prepare" if cold else "prepare, from the caches"):
         _run([".venv/bin/python", "-m", "demo", "prepare"], clone, kept)
-    _run([".venv/bin/python", "-c", DRILL, str(folder / "world"), str(found)], clone, kept)
+    try:
+        _run([".venv/bin/python", "-c", DRILL, str(folder / "world"), str(found)], clone, kept)
+    finally:
+        World(folder / "world").down()  # a child that was killed has not done it
     took |= json.loads(found.read_text(encoding="utf-8"))
     builds, absent = _builds(folder / "cache" / "lifeboat" if cold else cache_root())
     figures = [Figure(what, round(seconds, 1), "s") for what, seconds in took.items()]
