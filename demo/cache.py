@@ -1,6 +1,7 @@
 """What the builders share: a cache outside the checkout, a lock, and progress while something takes long."""
 
 import fcntl
+import json
 import os
 import subprocess
 import tempfile
@@ -35,12 +36,34 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def noted(target: Path, what: str) -> Iterator[None]:
+    """Note beside a place of the cache how long it took to build something of it, in seconds, once it is built."""
+    began = time.monotonic()
+    yield
+    note = target.with_name(f"{target.name}.seconds.json")
+    took = {**build_seconds(target), what: round(time.monotonic() - began, 1)}
+    partial = note.with_suffix(".partial")
+    partial.write_text(json.dumps(took), encoding="utf-8")
+    partial.replace(note)
+
+
+def build_seconds(target: Path) -> dict[str, float]:
+    """What `noted` has noted beside a place of the cache, by what was built; empty where it never did."""
+    try:
+        found = json.loads(target.with_name(f"{target.name}.seconds.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {str(what): float(seconds) for what, seconds in found.items()}
+
+
 def built(target: Path, what: str, build: Callable[[Path], None]) -> Path:
     """Return a place of the cache once it is there: one process builds it, any other waits."""
     if not target.exists():
         with locked(target.with_suffix(".lock"), f"another process is building {what}: waiting for it"):
             if not target.exists():
-                build(target)
+                with noted(target, what):
+                    build(target)
     return target
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from demo import go
-from demo.cache import BuildError, cache_root, locked
+from demo.cache import BuildError, cache_root, locked, noted
 
 HERE: Final = Path(__file__).parent
 PROGRAMS: Final = {
@@ -78,7 +78,8 @@ def _build(target: Path) -> None:
         for name in PROGRAMS:
             what = f"building {name} from its Go module: {DURATIONS[name]} on two cores, once"
             command = build_command(tool, name, Path(scratch) / name, version)
-            go.run_build(what, command, HERE)
+            with noted(target, name):
+                go.run_build(what, command, HERE)
         built = Path(scratch) / "bin"
         built.mkdir()
         for name in PROGRAMS:

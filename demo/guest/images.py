@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from demo.cache import BuildError, cache_root, locked
+from demo.cache import BuildError, cache_root, locked, noted
 from demo.guest.debian import Package, resolve
 from demo.guest.parts import MIB, data_disk, system_disk
 from demo.guest.system import database, kernel_and_initramfs, root_tree
@@ -92,7 +92,8 @@ def build(
     if not folder.is_dir():
         with locked(folder.with_suffix(".lock"), f"another process is building the {flavour} guest: waiting for it"):
             if not folder.is_dir():
-                _build(folder, flavour, size, names=names, agent_after_reboot=agent_after_reboot)
+                with noted(folder, f"the {flavour} guest"):
+                    _build(folder, flavour, size, names=names, agent_after_reboot=agent_after_reboot)
     return GuestImage(flavour, tuple(folder / name for name in names), kind.memory_mib, 1, kind.ports)
 
 

@@ -1,0 +1,247 @@
+"""How fast an application answers after a disaster, and what is lost, each against the same guest booted by hand.
+
+Every failover follows a SIGKILL of the source under write load. The guest by hand boots from overlays on the disks that
+the killed source left, so that it has the same journals to replay on the same machine.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from bench.results import Figure, Measured, Samples, Target
+from demo import guest, web
+from demo.world import World, phase_is, ready
+from lifeboat.host import machine
+from lifeboat.host.inventory import NetworkSpec
+
+RUNS: Final = 10
+KILLS: Final = 30
+SECONDS: Final = 660.0
+POLL_SECONDS: Final = 0.02
+SERVER: Final = "shop"
+SOURCE: Final = "127.0.41.5"
+RECOVERED: Final = "127.0.43.5"
+DRILLED: Final = "127.0.43.6"
+BY_HAND: Final = "127.0.44.5"
+TARGETS: Final = (Target(1.10), Target(0.5, "difference"))
+ZONES: Final = Path(__file__).parent / "zones"
+
+
+class ShopWorld(World):
+    """The one-machine world with a server that boots within seconds."""
+
+    def make_disks(self, server: str, folder: Path) -> None:  # noqa: ARG002 - there is one
+        """Make the disks of the one server."""
+        guest.copy_disks(guest.build("tiny"), folder)
+
+
+class Writer:
+    """A client that writes rows into the source all the time, and keeps the numbers that were acknowledged."""
+
+    def __init__(self) -> None:
+        self.acknowledged: set[int] = set()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the client."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        number = 0
+        while not self._ended.wait(0.05):
+            number += 1
+            try:
+                if web.get(f"http://{SOURCE}/cgi-bin/write?n={number}", 5.0).strip() == "ok":
+                    self.acknowledged.add(number)
+            except OSError:
+                continue
+
+
+def rows(host: str) -> set[int] | None:
+    """The rows that a server has, None while it does not answer."""
+    try:
+        return {int(row) for row in web.get(f"http://{host}/cgi-bin/rows", 2.0).split()}
+    except (OSError, ValueError):
+        return None
+
+
+def answered(host: str, wanted: Callable[[set[int]], bool] = lambda _: True, seconds: float = 120.0) -> set[int]:
+    """The rows of the first answer that is as wanted.
+
+    Raises:
+        TimeoutError: there was none in time.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (found := rows(host)) is not None and wanted(found):
+            return found
+        time.sleep(POLL_SECONDS)
+    raise TimeoutError(f"{host} did not answer as wanted within {seconds:g} s")
+
+
+@contextmanager
+def by_hand(world: ShopWorld, folder: Path) -> Iterator[None]:
+    """The guest from overlays on the killed source's disks, with the command line of a recovered machine."""
+    folder.mkdir()
+    disks = []
+    for name in ("system", "data"):
+        below, overlay = world.zones / f"zone-a/storage/standard/{SERVER}/{name}.qcow2", folder / f"{name}.qcow2"
+        make = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", str(below), str(overlay)]
+        size = json.loads(subprocess.check_output(["qemu-img", "info", "-U", "--output=json", str(below)]))
+        subprocess.run([*make, str(size["virtual-size"])], check=True)
+        block = {"driver": "qcow2", "discard": "unmap", "file": {"driver": "file", "filename": str(overlay)}}
+        disks.append(machine.MachineDisk(name, block))
+    network = NetworkSpec(name="vpc-b-recovery", cidr="10.20.2.0/24", address="127.0.42.2")
+    spec = machine.MachineSpec(SERVER, SERVER, folder, 1, 192 << 20, tuple(disks), network, "10.20.2.10")
+    command = machine.command_line(spec, machine.accelerator())
+    at = command.index("-netdev") + 1
+    command[at] = json.dumps({**json.loads(command[at]), "hostfwd": [{"str": f"tcp:{BY_HAND}:80-10.20.2.10:80"}]})
+    with (folder / machine.LOG).open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        for left in folder.iterdir():
+            left.unlink()
+        folder.rmdir()
+
+
+def manifest(kind: str, name: str, address: str, elastic: str, **spec: str) -> str:
+    """A Drill or a Failover of the one server."""
+    check = {"name": "web", "httpGet": {"port": 80, "path": "/cgi-bin/rows"}, "timeoutSeconds": 120}
+    instance = {"ipAddress": address, "elasticIP": elastic}
+    body = {"serverRef": {"name": SERVER}, "instance": instance, "checks": [check], **spec}
+    return json.dumps({"apiVersion": "lifeboat.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": body})
+
+
+def protect(world: ShopWorld) -> None:
+    """Protect the server, with a point every ten seconds."""
+    zones = {
+        "primary": {"zone": "zone-a", "network": "vpc-a", "replicationNetwork": "vpc-a-replication"},
+        "recovery": {
+            "zone": "zone-b",
+            "network": "vpc-b",
+            "replicationNetwork": "vpc-b-replication",
+            "recoveryNetwork": "vpc-b-recovery",
+        },
+    }
+    replication = {"enabled": True, "recoveryPoints": [{"every": "10s", "for": "10m"}]}
+    server = {"sitePairRef": {"name": "a-to-b"}, "serverId": SERVER, "replication": replication}
+    for kind, name, spec in (("SitePair", "a-to-b", zones), ("ProtectedServer", SERVER, server)):
+        head = {"apiVersion": "lifeboat.dev/v1alpha1", "kind": kind, "metadata": {"name": name}}
+        world.apply(json.dumps({**head, "spec": spec}))
+
+
+def replicating(world: ShopWorld) -> None:
+    """Wait until the server is protected and has a point."""
+    whole = phase_is("Replicating")
+    world.until("ps", SERVER, lambda ps: whole(ps) and ready(ps) and bool(ps["status"].get("recoveryPointCount")))
+
+
+def older(world: ShopWorld, used: str) -> str:
+    """The oldest point that is not the one in use: rows were written since, so its answer tells it apart."""
+    points = [point for point in world.get("ps", SERVER)["status"]["recoveryPoints"] if point["name"] != used]
+    return str(min(points, key=lambda point: str(point["time"]))["name"])
+
+
+def measure(folder: Path) -> Measured:  # noqa: PLR0915 - one run after the other
+    """Kill, boot by hand, drill, fail over, change the point and roll back, again and again."""
+    began = time.monotonic()
+    took: dict[str, list[float]] = {"by hand": [], "drill": [], "failover": [], "point change": []}
+    shares: dict[str, list[float]] = {"kubectl": [], "accepted to launched": [], "launched to ready": []}
+    lost = kills = 0
+    world = ShopWorld(folder / "world", zones_from=ZONES, servers=(SERVER,))
+    writer: Writer | None = None
+    try:
+        world.up(lambda _: None)
+        protect(world)
+        replicating(world)
+        writer = Writer()
+        answered(SOURCE)
+        while kills < KILLS and time.monotonic() - began < SECONDS:
+            name, timed = f"run-{kills}", kills < RUNS
+            if timed:
+                start = time.monotonic()
+                world.apply(manifest("Drill", name, "10.20.2.11", DRILLED))
+                answered(DRILLED)
+                took["drill"].append(time.monotonic() - start)
+                world.until("dr", name, phase_is("Running"))
+                world.patch("dr", name, {"running": False})
+                world.until("dr", name, phase_is("CleanedUp"))
+            time.sleep(random.uniform(0.5, 2.0))
+            world.kill_server(SERVER)
+            acknowledged = set(writer.acknowledged)
+            if timed:
+                start = time.monotonic()
+                with by_hand(world, folder / "hand"):
+                    answered(BY_HAND)
+                    took["by hand"].append(time.monotonic() - start)
+            start = time.monotonic()
+            world.apply(manifest("Failover", name, "10.20.2.10", RECOVERED, recoveryPoint="current"))
+            applied = time.monotonic() - start
+            found = answered(RECOVERED)
+            if timed:
+                took["failover"].append(time.monotonic() - start)
+            kills += 1
+            lost += len(acknowledged - found)
+            status = world.until("fo", name, phase_is("AwaitingCommit"))["status"]
+            if timed:
+                shares["kubectl"].append(applied)
+                accepted, launched, there = (
+                    _seconds(status["timings"][each]) for each in ("acceptedAt", "launchedAt", "readyAt")
+                )
+                shares["accepted to launched"].append(launched - accepted)
+                shares["launched to ready"].append(there - launched)
+                other = older(world, status["recoveryPoint"]["name"])
+                start = time.monotonic()
+                world.patch("fo", name, {"recoveryPoint": other})
+                answered(RECOVERED, lambda now, before=found: now != before)  # type: ignore[misc]
+                took["point change"].append(time.monotonic() - start)
+                world.until("fo", name, phase_is("AwaitingCommit"))
+            world.patch("fo", name, {"rollback": True})
+            world.until("fo", name, phase_is("RolledBack"))
+            replicating(world)
+            answered(SOURCE)
+            print(f"  kill {kills}: { ({each: round(v[-1], 2) for each, v in took.items() if v}) }", flush=True)
+    finally:
+        if writer is not None:
+            writer.close()
+        world.down()
+    return _told(took, shares, lost, kills, len(writer.acknowledged))
+
+
+def _told(
+    took: dict[str, list[float]], shares: dict[str, list[float]], lost: int, kills: int, acknowledged: int
+) -> Measured:
+    base = statistics.median(took["by hand"])
+    figures = [
+        Figure(f"{name}, until the application answers", statistics.median(values), "s", base, "by hand", TARGETS)
+        for name, values in took.items()
+        if name != "by hand"
+    ]
+    figures.append(Figure(f"rows lost over {kills} hard kills", lost, "rows", targets=(Target(0, "value"),)))
+    figures += [Figure(f"of a failover: {name}", statistics.median(v), "s") for name, v in shares.items()]
+    notes = [
+        f"Medians of {len(took['failover'])} failovers. {acknowledged} rows were acknowledged over {kills} kills.",
+        "The operator's times are those of status.",
+    ]
+    return Measured(figures, [Samples("recovery", "Until the application answers", "s", took)], notes)
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
