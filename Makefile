@@ -12,7 +12,7 @@ ENGINE ?= qemu
 LOCKS := requirements.lock requirements-build.lock requirements-dev.lock
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: demo image sbom test test-image test-evaluation test-unit test-engines test-chart test-docs test-argocd test-ceph test-faults soak bench lint up down crds clean
+.PHONY: demo image sbom test test-image test-evaluation test-unit test-engines test-chart test-docs test-argocd test-ceph test-faults soak bench bench-recovery bench-copying bench-writes bench-resync bench-scale bench-start lint up down crds clean
 
 # The whole story on this machine: protect, replicate, drill, lose a zone, fail over, commit, and go home.
 demo: $(READY)
@@ -78,7 +78,7 @@ bench: $(VENV)/bench-ready
 	$(BIN)/python -m demo prepare
 	$(BIN)/python -m bench
 
-bench-%: $(VENV)/bench-ready
+bench-recovery bench-copying bench-writes bench-resync bench-scale bench-start: bench-%: $(VENV)/bench-ready
 	$(BIN)/python -m demo prepare
 	$(BIN)/python -m bench $*
 

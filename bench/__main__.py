@@ -36,8 +36,8 @@ RESULTS: Final = "results.json"
 class Part:
     """A part of the bench: what it is about, and how many seconds it may take.
 
-    Its module has two functions: `prepare` gets what has to be fetched or built, `measure` works in a folder of its own
-    and, unless it asks for the network, in a network of its own.
+    In its module `prepare`, if there is one, gets what has to be fetched or built; `measure` works in a folder of its
+    own and, unless it asks for the network, in a network of its own.
     """
 
     about: str
@@ -80,7 +80,7 @@ def _run(name: str, into: Path) -> bool:
     from bench import page  # noqa: PLC0415 - the processes of the parts need nothing that draws
 
     part = PARTS[name]
-    importlib.import_module(f"bench.{name}").prepare()
+    getattr(importlib.import_module(f"bench.{name}"), "prepare", lambda: None)()
     print(f"\n== {part.about} (at most {part.seconds / 60:.0f} min)", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lifeboat-bench-") as folder:

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from bench.engine import KIB, MIB, Device, Pair, bare, compare
 from bench.results import Figure, Measured, Samples, Target, percentile
-from bench.zones import KIB, MIB, Device, Pair, bare, compare
 from lifeboat.engines.qemu import images
 from lifeboat.engines.verbs import ReleaseReplica, StopReplication
 

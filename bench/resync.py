@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from bench.engine import KIB, MIB, Device, Pair, bare
 from bench.results import Figure, Lines, Measured, Target
-from bench.zones import KIB, MIB, Device, Pair, bare
 from lifeboat.engines.contract import Retry
 from lifeboat.engines.facts import ReplicaState
 from lifeboat.engines.qemu import images

@@ -260,9 +260,9 @@ def _told(ours: Mapping[int, Run], theirs: Mapping[int, Run], plain: Mapping[int
     """The figures and charts of all runs."""
     found = Measured()
     go, most = "controller-runtime", max(ours)
-    for what, select in (("created", lambda run: run.created), ("edited", lambda run: run.edited)):
+    for what in ("created", "edited"):
         for idle in (0, *ours):
-            mine, other = (_of(select(runs[idle or min(runs)]), idle) for runs in (ours, theirs))
+            mine, other = (_samples(runs, what, idle) for runs in (ours, theirs))
             title = f"{what} → first status, {idle:,} idle servers"
             found.figures += [
                 Figure(
@@ -335,7 +335,7 @@ def _told(ours: Mapping[int, Run], theirs: Mapping[int, Run], plain: Mapping[int
             "Edited → first status",
             "ms",
             {
-                f"{name}, {idle:,}": [1000 * each for each in _of(runs[idle or min(runs)].edited, idle)]
+                f"{name}, {idle:,}": [1000 * each for each in _samples(runs, "edited", idle)]
                 for name, runs in (("Lifeboat", ours), (go, theirs), ("kopf", plain))
                 for idle in (0, most)
             },
@@ -344,8 +344,10 @@ def _told(ours: Mapping[int, Run], theirs: Mapping[int, Run], plain: Mapping[int
     return found
 
 
-def _of(found: Mapping[int, list[float]], idle: int) -> list[float]:
-    return found[idle]
+def _samples(runs: Mapping[int, Run], what: str, idle: int) -> list[float]:
+    """The reactions that were measured beside so many idle servers; beside none, in the run that was first."""
+    run = runs[idle or min(runs)]
+    return (run.created if what == "created" else run.edited)[idle]
 
 
 def _short(run: Run) -> str:

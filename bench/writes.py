@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
+from bench.engine import KIB, MIB, Device, Pair
 from bench.results import Figure, Measured, Samples, Target, percentile
-from bench.zones import KIB, MIB, Device, Pair
 from demo.guest import GuestImage, build, copy_disks
 from demo.guest.trial import Trial
 from lifeboat.engines.facts import Known

@@ -42,7 +42,6 @@ def main() -> None:
 
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
-    settings.scanning.disabled = True
     asyncio.run(kopf.operator(registry=registry, settings=settings, standalone=True, clusterwide=True))
 
 

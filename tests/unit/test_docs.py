@@ -37,7 +37,8 @@ RESOURCES = {
     "events", "configmap", "lease", "crd", "pvc", names.CATEGORY,
     *(name for kind in KINDS.values() for name in (kind.__name__.lower(), kind.PLURAL, kind.SHORT_NAME)),
 }  # fmt: skip
-TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(" ".join(re.findall(r"^([a-z][a-z -]*):", MAKEFILE, re.MULTILINE)).split())
 
 
 def relative(path: Path) -> str:
