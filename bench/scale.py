@@ -98,7 +98,7 @@ class Scene:
             created.append(seen - self.servers.added[name])
             if calls is not None:
                 called.append(calls()[name] - asked)
-            await self.servers.until([name], self.done, 60)
+        await self.servers.until(names, self.done, 60)
         for name in names:
             began = time.monotonic()
             await self.cluster.patch(ProtectedServer, [name], {"deletionPolicy": "Retain"})

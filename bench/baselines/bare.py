@@ -27,6 +27,10 @@ def main() -> None:
     content = given.status.read_text(encoding="utf-8")
     registry = kopf.OperatorRegistry()
 
+    @kopf.on.login(registry=registry)
+    def login(**given: Any) -> kopf.ConnectionInfo | None:  # noqa: ANN401 - kopf's own protocol
+        return kopf.login_with_kubeconfig(**given)
+
     @kopf.on.event(GROUP, VERSION, ProtectedServer.PLURAL, registry=registry)
     async def seen(body: kopf.Body, patch: kopf.Patch, **_: object) -> None:
         generation, stored = body["metadata"]["generation"], body.get("status") or {}
