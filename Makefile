@@ -72,8 +72,8 @@ SECONDS ?= 900
 soak: $(READY)
 	$(BIN)/python -m tests.soak $(SECONDS) $(SEED)
 
-# What Lifeboat is for, measured against baselines of the same run: tables, charts and JSON in docs/measurements. All of
-# it takes under half an hour on two cores, a part alone less: `make bench-recovery`, -copying, -writes, -resync, -scale.
+# What Lifeboat is for, measured against baselines of the same run: tables, charts and JSON in docs/measurements. A part
+# alone: `make bench-recovery`, -copying, -writes, -resync, -scale, -start. Each part has a deadline.
 bench: $(VENV)/bench-ready
 	$(BIN)/python -m demo prepare
 	$(BIN)/python -m bench
