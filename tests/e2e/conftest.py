@@ -103,12 +103,15 @@ class Site:
                 time.sleep(0.1)
 
     def write(self, number: int) -> None:
-        """Have the machine write a number durably; returns once it is acknowledged."""
+        """Have the machine write a number durably; returns once it is acknowledged.
+
+        It is asked again when no answer comes, and the first time may be carried out late: at least once.
+        """
         assert self.get(f"/cgi-bin/write?n={number}") == "ok"
 
     def rows(self) -> list[int]:
-        """The numbers that the machine has."""
-        return [int(row) for row in self.get("/cgi-bin/rows").split()]
+        """The numbers that the machine has, each once, in the order of their first writing."""
+        return list(dict.fromkeys(int(row) for row in self.get("/cgi-bin/rows").split()))
 
 
 @pytest.fixture
