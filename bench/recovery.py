@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -46,26 +46,33 @@ class ShopWorld(World):
 
 
 class Writer:
-    """A client that writes rows into the source all the time, and keeps the numbers that were acknowledged."""
+    """A client that writes rows into the source, and keeps the numbers that were acknowledged."""
 
     def __init__(self) -> None:
         self.acknowledged: set[int] = set()
+        self._number = 0
         self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Write, row after row."""
+        self._ended.clear()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """End the client."""
+    def stop(self) -> frozenset[int]:
+        """Write no more. All that were ever acknowledged, the last answer's row among them."""
         self._ended.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+        return frozenset(self.acknowledged)
 
     def _run(self) -> None:
-        number = 0
         while not self._ended.wait(0.05):
-            number += 1
+            self._number += 1
             try:
-                if web.get(f"http://{SOURCE}/cgi-bin/write?n={number}", 5.0).strip() == "ok":
-                    self.acknowledged.add(number)
+                if web.get(f"http://{SOURCE}/cgi-bin/write?n={self._number}", 5.0).strip() == "ok":
+                    self.acknowledged.add(self._number)
             except OSError:
                 continue
 
@@ -159,85 +166,120 @@ def older(world: ShopWorld, used: str) -> str:
     return str(min(points, key=lambda point: str(point["time"]))["name"])
 
 
-def measure(folder: Path) -> Measured:  # noqa: PLR0915 - one run after the other
+class Rounds:
+    """Disasters, one after the other, and what each took."""
+
+    def __init__(self, world: ShopWorld, folder: Path) -> None:
+        self.writer = Writer()
+        self.took: dict[str, list[float]] = {"by hand": [], "drill": [], "failover": [], "point change": []}
+        self.shares: dict[str, list[float]] = {"kubectl": [], "accepted to launched": [], "launched to ready": []}
+        self.kills = self.lost = 0
+        self._world = world
+        self._folder = folder
+
+    def run(self) -> None:
+        """Kill the source under write load, fail over, count what is lost, and go back."""
+        name = f"run-{self.kills}"
+        timed = self.kills < RUNS
+        self.writer.start()
+        answered(SOURCE)
+        if timed:
+            self._drill(name)
+        time.sleep(random.uniform(0.5, 2.0))  # so that the kill comes at any moment of the copy
+        self._world.kill_server(SERVER)
+        acknowledged = self.writer.stop()
+        # In turn, so that neither is always the one that finds the caches cold.
+        hand_first = self.kills % 2 == 0
+        if timed and hand_first:
+            self._boot_by_hand()
+        found = self._fail_over(name, timed)
+        if timed and not hand_first:
+            self._boot_by_hand()
+        self.kills += 1
+        self.lost += len(acknowledged - found)
+        status = self._world.until("fo", name, phase_is("AwaitingCommit"))["status"]
+        if timed:
+            self._shares(status["timings"])
+            self._change_point(name, status["recoveryPoint"]["name"], found)
+        self._world.patch("fo", name, {"rollback": True})
+        self._world.until("fo", name, phase_is("RolledBack"))
+        replicating(self._world)
+        print(f"  kill {self.kills}: { ({each: round(v[-1], 2) for each, v in self.took.items() if v}) }", flush=True)
+
+    @contextmanager
+    def _timed(self, what: str, count: bool = True) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        if count:
+            self.took[what].append(time.monotonic() - began)
+
+    def _drill(self, name: str) -> None:
+        with self._timed("drill"):
+            self._world.apply(manifest("Drill", name, "10.20.2.11", DRILLED))
+            answered(DRILLED)
+        self._world.until("dr", name, phase_is("Running"))
+        self._world.patch("dr", name, {"running": False})
+        self._world.until("dr", name, phase_is("CleanedUp"))
+
+    def _boot_by_hand(self) -> None:
+        began = time.monotonic()
+        with by_hand(self._world, self._folder / "hand"):
+            answered(BY_HAND)
+            self.took["by hand"].append(time.monotonic() - began)
+
+    def _fail_over(self, name: str, timed: bool) -> set[int]:
+        with self._timed("failover", timed):
+            began = time.monotonic()
+            self._world.apply(manifest("Failover", name, "10.20.2.10", RECOVERED, recoveryPoint="current"))
+            if timed:
+                self.shares["kubectl"].append(time.monotonic() - began)
+            return answered(RECOVERED)
+
+    def _change_point(self, name: str, used: str, before: set[int]) -> None:
+        other = older(self._world, used)
+        with self._timed("point change"):
+            self._world.patch("fo", name, {"recoveryPoint": other})
+            answered(RECOVERED, lambda now: now != before)
+        self._world.until("fo", name, phase_is("AwaitingCommit"))
+
+    def _shares(self, timings: Mapping[str, str]) -> None:
+        accepted, launched, there = (_seconds(timings[each]) for each in ("acceptedAt", "launchedAt", "readyAt"))
+        self.shares["accepted to launched"].append(launched - accepted)
+        self.shares["launched to ready"].append(there - launched)
+
+
+def measure(folder: Path) -> Measured:
     """Kill, boot by hand, drill, fail over, change the point and roll back, again and again."""
     began = time.monotonic()
-    took: dict[str, list[float]] = {"by hand": [], "drill": [], "failover": [], "point change": []}
-    shares: dict[str, list[float]] = {"kubectl": [], "accepted to launched": [], "launched to ready": []}
-    lost = kills = 0
     world = ShopWorld(folder / "world", zones_from=ZONES, servers=(SERVER,))
-    writer: Writer | None = None
+    rounds = Rounds(world, folder)
     try:
         world.up(lambda _: None)
         protect(world)
         replicating(world)
-        writer = Writer()
-        answered(SOURCE)
-        while kills < KILLS and time.monotonic() - began < SECONDS:
-            name, timed = f"run-{kills}", kills < RUNS
-            if timed:
-                start = time.monotonic()
-                world.apply(manifest("Drill", name, "10.20.2.11", DRILLED))
-                answered(DRILLED)
-                took["drill"].append(time.monotonic() - start)
-                world.until("dr", name, phase_is("Running"))
-                world.patch("dr", name, {"running": False})
-                world.until("dr", name, phase_is("CleanedUp"))
-            time.sleep(random.uniform(0.5, 2.0))
-            world.kill_server(SERVER)
-            acknowledged = set(writer.acknowledged)
-            if timed:
-                start = time.monotonic()
-                with by_hand(world, folder / "hand"):
-                    answered(BY_HAND)
-                    took["by hand"].append(time.monotonic() - start)
-            start = time.monotonic()
-            world.apply(manifest("Failover", name, "10.20.2.10", RECOVERED, recoveryPoint="current"))
-            applied = time.monotonic() - start
-            found = answered(RECOVERED)
-            if timed:
-                took["failover"].append(time.monotonic() - start)
-            kills += 1
-            lost += len(acknowledged - found)
-            status = world.until("fo", name, phase_is("AwaitingCommit"))["status"]
-            if timed:
-                shares["kubectl"].append(applied)
-                accepted, launched, there = (
-                    _seconds(status["timings"][each]) for each in ("acceptedAt", "launchedAt", "readyAt")
-                )
-                shares["accepted to launched"].append(launched - accepted)
-                shares["launched to ready"].append(there - launched)
-                other = older(world, status["recoveryPoint"]["name"])
-                start = time.monotonic()
-                world.patch("fo", name, {"recoveryPoint": other})
-                answered(RECOVERED, lambda now, before=found: now != before)  # type: ignore[misc]
-                took["point change"].append(time.monotonic() - start)
-                world.until("fo", name, phase_is("AwaitingCommit"))
-            world.patch("fo", name, {"rollback": True})
-            world.until("fo", name, phase_is("RolledBack"))
-            replicating(world)
-            answered(SOURCE)
-            print(f"  kill {kills}: { ({each: round(v[-1], 2) for each, v in took.items() if v}) }", flush=True)
+        while rounds.kills < KILLS and time.monotonic() - began < SECONDS:
+            rounds.run()
     finally:
-        if writer is not None:
-            writer.close()
+        rounds.writer.stop()
         world.down()
-    return _told(took, shares, lost, kills, len(writer.acknowledged))
+    return _told(rounds)
 
 
-def _told(
-    took: dict[str, list[float]], shares: dict[str, list[float]], lost: int, kills: int, acknowledged: int
-) -> Measured:
+def _told(rounds: Rounds) -> Measured:
+    took = rounds.took
     base = statistics.median(took["by hand"])
     figures = [
         Figure(f"{name}, until the application answers", statistics.median(values), "s", base, "by hand", TARGETS)
         for name, values in took.items()
         if name != "by hand"
     ]
-    figures.append(Figure(f"rows lost over {kills} hard kills", lost, "rows", targets=(Target(0, "value"),)))
-    figures += [Figure(f"of a failover: {name}", statistics.median(v), "s") for name, v in shares.items()]
+    figures.append(
+        Figure(f"rows lost over {rounds.kills} hard kills", rounds.lost, "rows", targets=(Target(0, "value"),))
+    )
+    figures += [Figure(f"of a failover: {name}", statistics.median(v), "s") for name, v in rounds.shares.items()]
+    rows = len(rounds.writer.acknowledged)
     notes = [
-        f"Medians of {len(took['failover'])} failovers. {acknowledged} rows were acknowledged over {kills} kills.",
+        f"Medians of {len(took['failover'])} failovers. {rows} rows were acknowledged over {rounds.kills} kills.",
         "The operator's times are those of status.",
     ]
     return Measured(figures, [Samples("recovery", "Until the application answers", "s", took)], notes)

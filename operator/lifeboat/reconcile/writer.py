@@ -110,7 +110,7 @@ class Writer:
         mark = (body["metadata"]["uid"], event.reason, event.message)
         if moment - self._told.get(mark, -EVENT_AGAIN_SECONDS) < EVENT_AGAIN_SECONDS:
             return
-        self._told = {each: at for each, at in self._told.items() if moment - at < EVENT_AGAIN_SECONDS}
+        self._forget_told(moment)
         self._told[mark] = moment
         about(_log, *key).log(
             logging.WARNING if event.warning else logging.INFO, event.message, fields={"reason": event.reason}
@@ -119,6 +119,14 @@ class Writer:
             self._events.put_nowait((key, self._event_body(key, body, event)))
         except asyncio.QueueFull:
             _log.warning("too many events at once: one of %s %s/%s is lost", *key)
+
+    def _forget_told(self, moment: float) -> None:
+        """Forget what may be told again; the oldest come first."""
+        while self._told:
+            oldest = next(iter(self._told))
+            if moment - self._told[oldest] < EVENT_AGAIN_SECONDS:
+                break
+            del self._told[oldest]
 
     async def tell_events(self) -> None:
         """Create the Events that are told, until cancelled."""
