@@ -164,6 +164,21 @@ async def test_a_snapshot_that_is_removed_by_hand_takes_its_point_along_and_no_m
     await stage.launch("other", "point-2", stage.shape(isolated=True))
 
 
+async def test_a_deletion_of_an_old_copy_that_was_cut_off_is_finished_for_the_next_one(
+    stage: Stage, harness: CephHarness
+) -> None:
+    await stage.replicate()
+    await stage.insist(StopReplication())
+    # What rbd-mirror leaves that was interrupted between the name and the list of the pool.
+    harness.clusters.recovery.run("rados", "-p", POOL, "rm", f"rbd_id.{harness.server_id}-{harness.disks[0]}")
+    await harness.write(1)
+    await stage.insist(stage.copy(2))
+    await stage.reaches(ReplicaState.SYNCED)
+    await stage.insist(TakePoint("point-1"))
+    await stage.launch("drill", "point-1", stage.shape(isolated=True))
+    assert await harness.contents("drill") == 1
+
+
 # Daemons
 
 

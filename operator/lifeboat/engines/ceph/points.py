@@ -148,7 +148,9 @@ class Points:
     async def _snapshot_promoted(self, target: Site, disks: Mapping[str, Image], name: str) -> None:
         """Take snapshots of copies that were promoted just now.
 
-        rbd-mirror has them open until it sees that, and until then they are read-only to everybody.
+        rbd-mirror has them open until it sees that, and until then they are read-only to everybody. Where it was
+        taking in a new writer of the source at that moment, it notes that after the promotion, which so is undone
+        though it was answered: such a copy is promoted again.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + _ARRIVAL
@@ -159,6 +161,8 @@ class Points:
                 if error.errno != errno.EROFS or loop.time() > end:
                     raise
                 await asyncio.sleep(_PAUSE)
+                for disk in disks.values():
+                    await target.worker.call("promote", pool=disk.pool, images=[disk.name], force=True)
             else:
                 return
 

@@ -38,6 +38,7 @@ CALLS: Mapping[str, Callable[..., Any]] = {
     "forget": records.remove,
     "journal_ends": journal.ends,
     "journal_tags": journal.tags,
+    "let_go": images.let_go,
     "primary": images.primary,
     "used": images.used,
     "snapshot": images.snapshot,

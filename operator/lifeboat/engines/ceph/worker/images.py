@@ -28,6 +28,15 @@ def primary(cluster: Cluster, pool: str, images: list[str]) -> dict[str, bool]:
     return found
 
 
+def let_go(cluster: Cluster, pool: str, images: list[str]) -> bool:
+    """Whether nobody has any of the images open to write to it."""
+    for name in images:
+        with _opened(cluster, pool, name, read_only=True) as image:
+            if list(image.watchers_list()):
+                return False
+    return True
+
+
 def used(cluster: Cluster, pool: str, images: list[str]) -> dict[str, int]:
     """How many bytes of each image hold data, by its map of objects."""
     return dict(zip(images, _each(images, lambda name: _used(cluster, pool, name)), strict=True))
@@ -77,16 +86,20 @@ def clone(
 
 
 def remove(cluster: Cluster, pool: str, image: str) -> None:
-    """Delete an image with its snapshots, or see that it is gone. One that clones read from is refused."""
-    try:
-        with _opened(cluster, pool, image) as opened:
+    """Delete an image with its snapshots, or see that it is gone. One that clones read from is refused.
+
+    Where a deletion was cut off, an image may be there in the list of the pool only: that goes as well.
+    """
+    with cluster.pool(pool) as ioctx:
+        image_id = {each["name"]: each["id"] for each in rbd.RBD().list2(ioctx)}.get(image)
+        if image_id is None:
+            return
+        with contextlib.suppress(rbd.ImageNotFound), rbd.Image(ioctx, image_id=image_id) as opened:
             for each in list(opened.list_snaps()):
                 if opened.snap_get_namespace_type(each["id"]) == rbd.RBD_SNAP_NAMESPACE_TYPE_USER:
                     opened.remove_snap(each["name"])
-        with cluster.pool(pool) as ioctx:
+        with contextlib.suppress(rbd.ImageNotFound):
             rbd.RBD().remove(ioctx, image)
-    except rbd.ImageNotFound:
-        return
 
 
 def rename(cluster: Cluster, pool: str, image: str, to: str) -> None:
