@@ -77,8 +77,11 @@ def test_a_leader_that_stood_still_past_its_lease_acts_no_more_and_then_follows(
         until(lambda: "no longer acting" in world.said(said), 20)
         time.sleep(5)
         log = world.said(said)
-        assert not verbs(log), "the engine did nothing for it"
-        assert re.search(r"lease is lost|has taken over", log), log
+        # One act may have been under way when it stood still; its end is told when it goes on.
+        acted, lost = verbs(log), re.search(r"lease is lost|has taken over", log)
+        assert len(acted) <= 1, f"the engine did more for it than it was asked before: {acted}"
+        assert lost, log
+        assert not verbs(log[lost.end() :]), "the engine did nothing for it after that"
         assert "Traceback" not in log
         assert world.machines() == machines
         assert (world.ledger().term, world.ledger().version - version <= 1) == (term, True)
