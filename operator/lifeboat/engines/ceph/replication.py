@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from lifeboat.engines.ceph import arrival, naming, pools, standing
+from lifeboat.engines.ceph import arrival, naming, pools, promotion, standing
 from lifeboat.engines.ceph.compute import Hold, Made
 from lifeboat.engines.ceph.lags import Lags
 from lifeboat.engines.ceph.points import Points
@@ -30,9 +29,6 @@ from lifeboat.engines.verbs import ResumeReplication, StartReplication, StopRepl
 
 # How long a stop waits for the last writes of a source whose site answers.
 _LAST_WRITES = timedelta(seconds=30)
-# How long rbd-mirror is waited for after a promotion, and how often that is looked at.
-_LET_GO = 8.0
-_PAUSE = 0.2
 _ALL = "all is copied: the original's disks were deleted, since RBD writes no copy over an image that is there"
 
 
@@ -169,7 +165,7 @@ class Replication:
             if verb.freeze_as is not None:
                 record = await self._await_last_writes(source, target, stored, record, verb.freeze_as, power)
             if record.synced:
-                await _promote(target, _by_pool(record))
+                await promotion.promote(target, _by_pool(record))
             changes = {"replicating": False, "stopping_since": None, "stopped_at": self._clock()}
             record = await stored.save(record.model_copy(update=changes))
         if verb.freeze_as is not None:
@@ -259,11 +255,11 @@ class Replication:
             image, original = old.get(volume.name), originals.get(volume.name)
             if image is None:
                 continue
-            primary = await _is_primary(target, image)
+            primary = await promotion.is_primary_or_going(target, image)
             peer = None if original is None else original.peers.get(there.pools[volume.pool].mirror_uuid)
             whole = primary or (peer is not None and peer.copied)
             if whole:
-                await _promote(target, {volume.pool: [image.name]})
+                await promotion.promote(target, {volume.pool: [image.name]})
             if original is not None and original.mirror is not None:
                 await source.worker.call("disable", pool=volume.pool, images=[volume.image], deadline=15.0)
             if not whole:
@@ -278,7 +274,7 @@ class Replication:
             await target.worker.call("rename", pool=volume.pool, image=image.name, to=to)
         earlier = {(volume.pool, volume.image) for volume in record.earlier}
         for image in there.named(record.volumes).values():
-            if (image.pool, image.name) not in earlier and await _is_primary(target, image):
+            if (image.pool, image.name) not in earlier and await promotion.is_primary(target, image):
                 raise Refused(
                     f"image {image.pool}/{image.name} of zone {target.zone} is in the way of the copy, and no copy "
                     "that Lifeboat made: give it another name with `rbd rename`, or remove it"
@@ -363,48 +359,6 @@ async def _has_room(
 def _never_begun(record: ReplicaRecord) -> ReplicaRecord:
     """What lies at the target while a copy's predecessor was not out of its way: that predecessor."""
     return record.model_copy(update={"volumes": record.earlier, "run": record.earlier_run})
-
-
-async def _promote(site: Site, images: Mapping[str, list[str]]) -> None:
-    """Make copies (by pool) images of their own, for good.
-
-    A promotion that was answered can be undone: where rbd-mirror is taking in a new writer of the source at that
-    moment, it notes that writer after it. Once it has let the image go it cannot. Until then nothing else may be done:
-    a copy that is none of its own is deleted, with all its points, as soon as its source is not mirrored any more.
-
-    Raises:
-        Underway: rbd-mirror has them open still. One that was killed does for as long as the cluster waits for it.
-    """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + _LET_GO
-    while True:
-        for pool, names in images.items():
-            await site.worker.call("promote", pool=pool, images=names, force=True)
-        found = [await site.worker.call("let_go", pool=pool, images=names) for pool, names in images.items()]
-        # Asked once more: what was undone was so before it was let go.
-        own = [await site.worker.call("primary", pool=pool, images=names) for pool, names in images.items()]
-        if all(found) and all(all(each.values()) for each in own):
-            return
-        if loop.time() > end:
-            raise Underway(f"rbd-mirror of zone {site.zone} has not let go of a copy that was promoted")
-        await asyncio.sleep(_PAUSE)
-
-
-async def _is_primary(site: Site, image: Image) -> bool:
-    """Whether an image can be written to.
-
-    Raises:
-        Underway: it is being deleted: rbd-mirror puts it into the trash, its name first.
-    """
-    try:
-        found = await site.worker.call("primary", pool=image.pool, images=[image.name])
-    except CephFailed as error:
-        if error.errno != errno.ENOENT:
-            raise
-        # Where rbd-mirror was interrupted at that, the name is listed for ever, and in the way of the next copy.
-        await site.worker.call("remove", pool=image.pool, image=image.name, deadline=20.0)
-        raise Underway(f"image {image.pool}/{image.name} of zone {site.zone} is being deleted") from error
-    return bool(found[image.name])
 
 
 async def _remove(site: Site, image: Image) -> None:
