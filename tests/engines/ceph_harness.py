@@ -238,11 +238,13 @@ class CephZones:
             await site.worker.call("note", pool=POOL, image=self._image(disk), changes=marks)
 
     def _end_machines(self) -> None:
-        mine = [each for each in psutil.process_iter(["cmdline"]) if self._is_mine(each)]
-        for each in mine:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                each.kill()
-        psutil.wait_procs(mine, timeout=10)
+        """Let them close their images: one that is killed is in the way of its image's deletion for some ten seconds."""
+        left = [each for each in psutil.process_iter(["cmdline"]) if self._is_mine(each)]
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            for each in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    end(each)
+            _, left = psutil.wait_procs(left, timeout=5)
 
     def _is_mine(self, process: psutil.Process) -> bool:
         return any(str(self.zones) in word for word in process.info["cmdline"] or ())

@@ -58,10 +58,10 @@ async def test_observe_changes_nothing(stage: Stage) -> None:
     second = await stage.look()
     assert second.servers == first.servers
     for before, after in ((first.primary, second.primary), (first.recovery, second.recovery)):
-        # Others may use a zone's storage meanwhile.
+        # Others may use a zone's storage meanwhile, and what distributed storage could hold is its own estimate.
         whatever = known(before).standard, known(before).ssd
         assert replace(known(after), standard=whatever[0], ssd=whatever[1]) == known(before)
-        assert known(after).standard.size_bytes == known(before).standard.size_bytes
+        assert known(after).standard.size_bytes == pytest.approx(known(before).standard.size_bytes, rel=0.01)
 
 
 async def test_a_server_that_its_site_does_not_have_is_known_not_to_exist(harness: Harness) -> None:
