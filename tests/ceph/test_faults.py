@@ -13,7 +13,7 @@ import pytest
 
 from demo.ceph import Clusters
 from demo.ceph.cluster import MIRROR, POOL
-from lifeboat.engines.contract import NoSpace, Pair, Refused, Retry
+from lifeboat.engines.contract import NoSpace, Pair, Refused, Retry, Underway
 from lifeboat.engines.facts import Known, MachineState, ReplicaState, Unknown
 from lifeboat.engines.verbs import Fence, StopReplication, TakePoint
 from lifeboat.host import machine, processes
@@ -306,3 +306,24 @@ async def test_what_a_lost_site_had_not_sent_is_what_the_lag_says(one_disk: OneD
         assert 1 <= await harness.contents("machine-1") <= 4
     finally:
         harness.clusters.primary.go_on("mon", "osd")
+
+
+async def test_what_a_killed_server_wrote_last_is_waited_for_by_whoever_looks_for_the_first_time(
+    one_disk: OneDisk,
+) -> None:
+    harness, stage = one_disk, Stage(one_disk)
+    await stage.replicate()
+    await harness.write(1)
+    await harness.settle(lambda facts: known(facts.replica).lag_seconds == 0.0)
+    await asyncio.to_thread(harness.clusters.recovery.pause, "mirror")
+    try:
+        await harness.write(2)
+        await processes.kill(harness.source_folder / machine.PID)
+        await harness.restart_engine()
+        with pytest.raises(Underway, match="last writes"):
+            await stage.perform(StopReplication(freeze_as="tip"))
+    finally:
+        harness.clusters.recovery.go_on("mirror")
+    await stage.insist(StopReplication(freeze_as="tip"))
+    await stage.launch("machine-1", "tip")
+    assert await harness.contents("machine-1") == 2

@@ -238,7 +238,7 @@ class CephZones:
             await site.worker.call("note", pool=POOL, image=self._image(disk), changes=marks)
 
     def _end_machines(self) -> None:
-        """Let them close their images: one that is killed is in the way of its image's deletion for some ten seconds."""
+        """Let them close their images: a killed one is in the way of their deletion for some ten seconds."""
         left = [each for each in psutil.process_iter(["cmdline"]) if self._is_mine(each)]
         for end in (psutil.Process.terminate, psutil.Process.kill):
             for each in left:

@@ -13,6 +13,9 @@ from lifeboat.engines.ceph.pools import Head, Image, Look, Mark, is_whole, marks
 from lifeboat.engines.ceph.records import ReplicaRecord, Volume
 from lifeboat.engines.facts import Point, Replica, ReplicaState, Unknown
 
+# A first copy is whole once what was written meanwhile is replayed but for this many seconds: of a server that writes
+# all the time it never is to the last entry.
+_CAUGHT_UP = 15.0
 # rbd-mirror has not told anything of an image yet.
 _NOTHING_TOLD = "status not found"
 _UNTOLD = 45.0
@@ -47,7 +50,7 @@ def of_copy(record: ReplicaRecord, source: Look | Unknown, target: Look, lags: L
             if stand.state is state:
                 return stand
     lag = max((stand.lag or 0.0 for stand in stands), default=0.0)
-    if not record.synced and lag > 0.0:
+    if not record.synced and lag > _CAUGHT_UP:
         return Stand(ReplicaState.COPYING, lag=lag)
     return Stand(ReplicaState.SYNCED, lag=lag)
 
@@ -95,10 +98,12 @@ def _of_disk(record: ReplicaRecord, volume: Volume, source: Look, target: Look, 
         return Stand(
             ReplicaState.INTERRUPTED, f"the copy of {where} was cut off: it was too far behind", resumable=False
         )
+    end = max(original.head, ends.get(original.id, original.head))
+    # From the first look on: what was written during the first copy is behind, too, once that is whole.
+    lag = lags.lag(original.id, end, peer.head)
     if not peer.copied or copy is None:
         return Stand(ReplicaState.COPYING)
-    end = max(original.head, ends.get(original.id, original.head))
-    return Stand(ReplicaState.SYNCED, lag=lags.lag(original.id, end, peer.head))
+    return Stand(ReplicaState.SYNCED, lag=lag)
 
 
 def generations(record: ReplicaRecord | None, target: Look, server_id: str) -> list[dict[str, Image]]:
