@@ -89,6 +89,15 @@ async def test_it_sees_an_image_its_snapshots_and_its_mirroring(
     assert caught.value.errno == errno.EROFS
 
 
+async def test_an_image_whose_journal_was_taken_by_what_was_cut_off_is_mirrored_all_the_same(
+    clusters: Clusters, here: Worker, there: Worker, image: str
+) -> None:
+    (mine,) = (each for each in (await here.call("look", pool=POOL))["images"] if each["name"] == image)
+    clusters.primary.run("rados", "-p", POOL, "rm", f"journal.{mine['id']}")
+    await here.call("enable", pool=POOL, images=[image])
+    await _seen(there, image, lambda _: True)
+
+
 async def _seen(worker: Worker, image: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     async with asyncio.timeout(60):
         while True:

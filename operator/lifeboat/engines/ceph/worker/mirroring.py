@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import rbd
 
 from lifeboat.engines.ceph.worker.cluster import Cluster
@@ -19,7 +21,21 @@ def enable(cluster: Cluster, pool: str, images: list[str]) -> None:
                     # Somebody was cut off.
                     image.mirror_image_disable(False)  # noqa: FBT003 - the bindings take it so
                 if state != rbd.RBD_MIRROR_IMAGE_ENABLED:
-                    image.mirror_image_enable(rbd.RBD_MIRROR_IMAGE_MODE_JOURNAL)
+                    _enable(image)
+
+
+def _enable(image: Any) -> None:  # noqa: ANN401 - the bindings have no types
+    """Mirror an image by its journal.
+
+    Mirroring that ends takes the journal first, and says so in the image's header after that. Where it was cut off in
+    between, the header promises a journal that is not there: then it is made anew.
+    """
+    try:
+        image.mirror_image_enable(rbd.RBD_MIRROR_IMAGE_MODE_JOURNAL)
+    except rbd.ImageNotFound:
+        for on in (False, True):
+            image.update_features(rbd.RBD_FEATURE_JOURNALING, on)
+        image.mirror_image_enable(rbd.RBD_MIRROR_IMAGE_MODE_JOURNAL)
 
 
 def disable(cluster: Cluster, pool: str, images: list[str]) -> None:
