@@ -16,7 +16,7 @@ from tests import workers
 CRDS = Path(__file__).parent.parent / "crds"
 FIRST_BUILD_SECONDS = 1800
 
-pytest_plugins = ["tests.faults.figures"]
+pytest_plugins = ["tests.clusters", "tests.faults.figures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from demo.ceph import Cluster, Clusters
 from lifeboat.engines.ceph import connection
 from lifeboat.engines.ceph.workers import Worker
+from tests.clusters import SharedClusters
 
 
 @pytest.fixture(scope="session")
-def clusters() -> Iterator[Clusters]:
-    with Clusters() as both:
-        yield both
+async def clusters(shared_clusters: SharedClusters) -> Clusters:
+    return await shared_clusters.get()
 
 
 @pytest.fixture

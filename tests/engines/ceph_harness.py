@@ -52,23 +52,6 @@ _BOOT = bytes.fromhex(
 _LOOPBACK = f"127.{64 + os.getpid() // 250 % 128}.{1 + os.getpid() % 250}"
 
 
-class SharedClusters:
-    """Two clusters that are started by the first case that needs them."""
-
-    def __init__(self) -> None:
-        self._clusters: Clusters | None = None
-
-    async def get(self) -> Clusters:
-        if self._clusters is None:
-            self._clusters = Clusters()
-            await asyncio.to_thread(self._clusters.up)
-        return self._clusters
-
-    def close(self) -> None:
-        if self._clusters is not None:
-            self._clusters.down()
-
-
 class CephZones:
     """A server in a fresh pair of zones, and the disasters there."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lifeboat.engines.contract import Capabilities
+from tests.clusters import SharedClusters
 from tests.engines.ceph_guest_harness import CephGuestHarness
-from tests.engines.ceph_harness import CephHarness, SharedClusters
+from tests.engines.ceph_harness import CephHarness
 from tests.engines.guest import SharedGuest
 from tests.engines.harness import Factory, Harness, Stage
 from tests.engines.qemu_guest_harness import GuestHarness
@@ -43,13 +44,6 @@ async def shared_guest() -> AsyncIterator[SharedGuest[GuestHarness]]:
     shared = SharedGuest(GuestHarness.create)
     yield shared
     await shared.close()
-
-
-@pytest.fixture(scope="session")
-def shared_clusters() -> Iterator[SharedClusters]:
-    shared = SharedClusters()
-    yield shared
-    shared.close()
 
 
 @pytest.fixture(scope="session")
