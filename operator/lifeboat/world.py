@@ -82,6 +82,7 @@ class World:
 
     def put(self, body: Mapping[str, Any], *, written: bool = False) -> None:
         """Take in an object as the watch, or the answer to our own write, gives it."""
+        body = _without_managers(body)
         metadata = body["metadata"]
         key = Key(str(body["kind"]), metadata.get("namespace", ""), metadata["name"])
         before = self._seen.get(key)
@@ -244,6 +245,14 @@ class World:
 def key_of(resource: Resource) -> Key:
     """The key of an object."""
     return Key(type(resource).__name__, resource.metadata.namespace, resource.metadata.name)
+
+
+def _without_managers(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object without who wrote which of its fields: half of it, and nobody here asks."""
+    if "managedFields" not in body["metadata"]:
+        return body
+    metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    return {**body, "metadata": metadata}
 
 
 def _version(body: Mapping[str, Any]) -> int:

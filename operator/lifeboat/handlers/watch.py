@@ -1,7 +1,7 @@
 """What kopf is for here: it watches the four kinds, and tells the world what came, changed and went.
 
 The indices keep nothing: kopf runs them for every object of its first listing before it lets any event handler run, so
-the world is complete when the first of those is called.
+the world is complete when the first of those is called. Later it runs them before those for whatever changes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import contextlib
 import itertools
 import logging
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import kopf
@@ -28,12 +30,36 @@ UNUSED_FINALIZER: Final = f"{GROUP}/kopf"
 
 _log = logging.getLogger(__name__)
 
+
+@dataclass(slots=True)
+class _Listing:
+    """Whether the first listing of everything is in."""
+
+    done: bool = False
+
+
+class _NothingKept(kopf.DiffBaseStorage):
+    """What kopf compares objects with, to find what changed: nobody asks it, and it costs a copy of each object."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:  # noqa: ANN401, ARG002 - kopf's own protocol
+        """Nothing."""
+        return kopf.BodyEssence({})
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:  # noqa: ARG002 - kopf's own protocol
+        """Nothing was stored."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Store nothing."""
+
+
 News: TypeAlias = Callable[[World], None]
 
 
 def registry(tell: Callable[[News], None], credentials: Callable[[], Awaitable[Credentials]]) -> kopf.OperatorRegistry:
     """The handlers that tell the world, speaking to the API server with the credentials of our own client."""
     made = kopf.OperatorRegistry()
+    listing = _Listing()
 
     @kopf.on.login(registry=made)
     async def login(**_arguments: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf's own protocol
@@ -52,24 +78,29 @@ def registry(tell: Callable[[News], None], credentials: Callable[[], Awaitable[C
     for kind in KINDS.values():
 
         @kopf.index(GROUP, VERSION, kind.PLURAL, registry=made, id=f"index-{kind.PLURAL}")
-        async def listed(body: kopf.Body, **_: object) -> None:
+        async def seen(body: kopf.Body, **_: object) -> None:
             found = dict(body)
             tell(lambda world: world.put(found))
 
         @kopf.on.event(GROUP, VERSION, kind.PLURAL, registry=made, id=f"event-{kind.PLURAL}")
-        async def changed(event: kopf.RawEvent, **_: object) -> None:
-            found: Mapping[str, Any] = event["object"]
-            gone = event["type"] == "DELETED"
-            tell(lambda world: _heard(world, found, gone=gone))
+        async def handled(event: kopf.RawEvent, **_: object) -> None:
+            if not listing.done:
+                listing.done = True
+                tell(_completed)
+            if event["type"] == "DELETED":
+                found: Mapping[str, Any] = event["object"]
+                tell(lambda world: _gone(world, found))
 
     return made
 
 
-def _heard(world: World, body: Mapping[str, Any], *, gone: bool) -> None:
+def _completed(world: World) -> None:
     world.complete = True
-    if gone:
-        metadata = body["metadata"]
-        world.remove(Key(body["kind"], metadata["namespace"], metadata["name"]), metadata["uid"])
+
+
+def _gone(world: World, body: Mapping[str, Any]) -> None:
+    metadata = body["metadata"]
+    world.remove(Key(body["kind"], metadata["namespace"], metadata["name"]), metadata["uid"])
 
 
 def settings() -> kopf.OperatorSettings:
@@ -78,7 +109,7 @@ def settings() -> kopf.OperatorSettings:
     # Not our own finalizer: kopf takes off what it finds of its own on objects whose handlers need none.
     made.persistence.finalizer = UNUSED_FINALIZER
     made.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
-    made.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP, v1=False)
+    made.persistence.diffbase_storage = _NothingKept()
     made.posting.enabled = False
     made.peering.standalone = True
     made.scanning.disabled = True
@@ -107,6 +138,7 @@ class Watch:
         self._up = up
         self._ending = threading.Event()
         self._theirs: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._news: deque[News] = deque()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
@@ -151,9 +183,22 @@ class Watch:
         await asyncio.sleep(GOODBYE_SECONDS)
 
     def _tell(self, news: News) -> None:
-        """Let the world hear something, in its own loop and in order."""
+        """Let the world hear something, in its own loop and in order; that loop is woken once for all that waits."""
+        self._news.append(news)
+        if len(self._news) > 1:
+            return
         with contextlib.suppress(RuntimeError):  # that loop has ended: nobody needs to know any more
-            self._ours.call_soon_threadsafe(news, self._world)
+            self._ours.call_soon_threadsafe(self._hear)
+
+    def _hear(self) -> None:
+        for _ in range(len(self._news)):
+            news = self._news.popleft()
+            try:
+                news(self._world)
+            except Exception:  # noqa: BLE001 - one object's fault must not keep the news of all others
+                _log.exception("something that the watch told could not be taken in")
+        if self._news:
+            self._ours.call_soon(self._hear)
 
     async def _credentials(self) -> Credentials:
         asked = asyncio.run_coroutine_threadsafe(self._api.credentials(), self._ours)
