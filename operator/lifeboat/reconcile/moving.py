@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from lifeboat.engines.facts import Known, ReplicaState, ServerFacts, Way
+from lifeboat.engines.facts import Fact, Known, ReplicaState, ServerFacts, SiteFacts, Way
 from lifeboat.engines.ledger import DrillStage, FailoverStage
 from lifeboat.lifecycle import machines
 from lifeboat.lifecycle.view import DRILL, FAILOVER, Plan, Subject, View
@@ -55,6 +55,20 @@ def rest_of(view: View, plan: Plan) -> timedelta:
 def same(facts: ServerFacts, before: ServerFacts) -> bool:
     """Whether nothing was seen to change but the fraction of a second of the lag."""
     return facts is before or _coarse(facts) == _coarse(before)
+
+
+def same_site(site: Fact[SiteFacts], before: Fact[SiteFacts]) -> bool:
+    """Whether nothing was seen to change at a site that concerns a server at rest.
+
+    What is free there and who has which address changes with every other server, and concerns those that start.
+    """
+    if not isinstance(site, Known) or not isinstance(before, Known):
+        return site == before
+    now, then = site.value, before.value
+    return now is then or (
+        (now.namespaces, now.servers) == (then.namespaces, then.servers)
+        and [(each.name, each.cidr) for each in now.networks] == [(each.name, each.cidr) for each in then.networks]
+    )
 
 
 def same_objects(now: Sequence[object], before: Sequence[object]) -> bool:

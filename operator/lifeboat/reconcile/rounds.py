@@ -97,8 +97,9 @@ class ServerRounds:
         return (
             facts is not None
             and rest.body is world.body(self._key)
-            and (before.pair.spec, before.primary, before.recovery)
-            == (pair.spec, seen.facts.primary, seen.facts.recovery)
+            and before.pair.spec == pair.spec
+            and moving.same_site(seen.facts.primary, before.primary)
+            and moving.same_site(seen.facts.recovery, before.recovery)
             and moving.same_objects(world.drills(server), before.drills)
             and moving.same_objects(world.failovers(server), before.failovers)
             and moving.same_objects(world.rivals(server, pair), before.rivals)
