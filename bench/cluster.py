@@ -163,6 +163,16 @@ class Cluster:
         return found
 
     async def _follow(self, kind: type[Resource], seen: Watch, version: str) -> None:
+        """Hear of a kind until cancelled: whoever reads too slowly for the API server is cut off, and begins anew."""
+        while True:
+            await self._hear(kind, seen, version)
+            listed = await self.api.call("GET", _path(kind), seconds=60)
+            version, moment = listed["metadata"]["resourceVersion"], time.monotonic()
+            for body in listed["items"]:
+                known = body["metadata"]["name"] in seen.bodies
+                seen.hear({"type": "MODIFIED" if known else "ADDED", "object": body}, moment)
+
+    async def _hear(self, kind: type[Resource], seen: Watch, version: str) -> None:
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "false"}
         async with self._session.get(_path(kind), params=query) as answer:
             answer.raise_for_status()
@@ -171,7 +181,10 @@ class Cluster:
                 *lines, half = (half + chunk).split(b"\n")
                 moment = time.monotonic()
                 for line in lines:
-                    seen.hear(json.loads(line), moment)
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        return
+                    seen.hear(event, moment)
 
 
 def _path(kind: type[Resource]) -> str:
