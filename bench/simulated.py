@@ -11,7 +11,7 @@ import signal
 import time
 from argparse import ArgumentParser
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -27,6 +27,7 @@ from lifeboat.service import Service
 NETWORK: Final = "net"
 CIDR: Final = "10.64.0.0/10"
 MIB: Final = 1 << 20
+STEP_MICROSECONDS: Final = 100_000
 
 
 class Noted(SimulatedEngine):
@@ -61,8 +62,9 @@ class Noted(SimulatedEngine):
 
 
 def now() -> datetime:
-    """The time of day."""
-    return datetime.now(UTC)
+    """The time of day, in steps: with each step everything that moves in the world is moved on."""
+    moment = datetime.now(UTC)
+    return moment - timedelta(microseconds=moment.microsecond % STEP_MICROSECONDS)
 
 
 def world(servers: int, namespace: str) -> World:

@@ -137,11 +137,6 @@ async def test_a_recorded_ledger_is_read_back_with_its_version_and_term(stage: S
     assert await stage.ledger() == stored
 
 
-async def test_a_server_with_a_ledger_is_seen_without_being_asked_for(stage: Stage, harness: Harness) -> None:
-    await stage.record(Ledger(harness.server_id))
-    assert harness.server_id in (await harness.engine.observe(harness.pair, [])).servers
-
-
 async def test_record_refuses_a_version_that_is_not_the_stored_one(stage: Stage, harness: Harness) -> None:
     stored = await stage.record(Ledger(harness.server_id))
     for version in (0, 2):

@@ -235,7 +235,7 @@ def nothing_known(server_id: str, reason: str) -> ServerFacts:
 
 @dataclass(frozen=True, slots=True)
 class PairFacts:
-    """One look at a site pair: both sites, and every server that was asked for or has a ledger."""
+    """One look at a site pair: both sites, and the servers that were asked for."""
 
     primary: Fact[SiteFacts]
     recovery: Fact[SiteFacts]

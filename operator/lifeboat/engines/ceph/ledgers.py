@@ -108,11 +108,6 @@ class Ledgers:
         return following
 
 
-def server_of(name: str) -> str | None:
-    """The server whose ledger a record of this name is, or None."""
-    return name.removeprefix(_LEDGER) if name.startswith(_LEDGER) else None
-
-
 def name_of(server_id: str) -> str:
     """The name of a server's ledger."""
     return f"{_LEDGER}{server_id}"

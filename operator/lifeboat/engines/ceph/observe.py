@@ -76,14 +76,11 @@ class Observer:
         self._used: dict[tuple[str, str], tuple[int, int]] = {}
 
     async def observe(self, pair: Pair, server_ids: Collection[str]) -> PairFacts:
-        """Look at both sites and these servers, and at every server that has a ledger."""
+        """Look at both sites and these servers."""
         primary, recovery = await asyncio.gather(
             self._end(pair, pair.primary_zone), self._end(pair, pair.recovery_zone)
         )
-        wanted = set(server_ids)
-        if isinstance(recovery.look, Look):
-            wanted.update(found for name in recovery.look.records if (found := ledgers.server_of(name)) is not None)
-        ordered = sorted(wanted)
+        ordered = sorted(set(server_ids))
         seen = await asyncio.gather(*(self._look_at(primary, recovery, server_id) for server_id in ordered))
         return PairFacts(_site(primary), _site(recovery), dict(zip(ordered, seen, strict=True)))
 

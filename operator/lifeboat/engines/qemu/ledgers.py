@@ -111,10 +111,6 @@ class Ledgers:
                 await asyncio.to_thread(files.write_atomically, copy, data)
         return following
 
-    def server_ids(self, zone: Zone) -> tuple[str, ...]:
-        """The servers that have a ledger in a zone."""
-        return tuple(sorted(path.parent.name for path in (zone.folder / "replicas").glob("*/ledger")))
-
 
 def _folder(zone: Zone, server_id: str) -> Path:
     return zone.replica_folder(server_id) / "ledger"

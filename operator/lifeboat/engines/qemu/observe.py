@@ -72,13 +72,10 @@ class Observer:
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     async def observe(self, pair: Pair, server_ids: Collection[str]) -> PairFacts:
-        """Look at both sites and these servers, and at every server that has a ledger."""
+        """Look at both sites and these servers."""
         primary = self._zone(pair.primary_zone)
         recovery = self._zone(pair.recovery_zone)
-        wanted = set(server_ids)
-        if isinstance(recovery, Zone):
-            wanted.update(self._ledgers.server_ids(recovery))
-        ordered = sorted(wanted)
+        ordered = sorted(set(server_ids))
         async with asyncio.TaskGroup() as group:
             looks = [group.create_task(self._look_at(primary, recovery, server_id)) for server_id in ordered]
             sites = [group.create_task(asyncio.to_thread(self._site, zone)) for zone in (primary, recovery)]

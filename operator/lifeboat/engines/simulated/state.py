@@ -303,6 +303,10 @@ class Model:
                 if each.moving():
                     self.moving[each] = None
 
+    def touch_ledger(self, track: Track) -> None:
+        """Note that the ledger of this server changed, which nothing else shows."""
+        track.fresh = -1
+
     def touch_server(self, server: ServerRecord) -> None:
         """Note that a server or machine changed, for whoever looks next."""
         server.zone.facts = None

@@ -35,7 +35,7 @@ _FED_BY_SOURCE = {ReplicaState.STARTING, ReplicaState.COPYING, ReplicaState.SYNC
 
 
 def pair_facts(model: Model, pair: Pair, server_ids: Collection[str]) -> PairFacts:
-    """See both zones, the servers that were asked for and, where the recovery zone answers, all that have a ledger."""
+    """See both zones and the servers that were asked for."""
     primary = model.zones.get(pair.primary_zone)
     recovery = model.zones.get(pair.recovery_zone)
     if primary is None or recovery is None:
@@ -49,12 +49,9 @@ def pair_facts(model: Model, pair: Pair, server_ids: Collection[str]) -> PairFac
     for server_id in server_ids:
         if server_id not in tracks:
             tracks[server_id] = Track(server_id, primary, recovery)
-    wanted = dict.fromkeys(server_ids)
-    if not recovery.silent:
-        wanted.update((sid, None) for sid, track in tracks.items() if track.ledger is not None)
     servers = {
         sid: track.facts if track.facts is not None and track.fresh == model.generation else _see(model, track)
-        for sid, track in ((sid, tracks[sid]) for sid in wanted)
+        for sid, track in ((sid, tracks[sid]) for sid in server_ids)
     }
     return PairFacts(_zone_fact(primary, primary.name), _zone_fact(recovery, recovery.name), servers)
 

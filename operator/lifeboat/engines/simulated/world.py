@@ -121,7 +121,7 @@ class World(Controls):
             raise LedgerConflict(f"version {stored.version} is stored, {ledger.version} was read")
         track.ledger = replace(ledger, version=stored.version + 1, term=target.term)
         self.journal.append((target, track.ledger))
-        self._model.touch(track)
+        self._model.touch_ledger(track)
         if late is not None:
             raise late
         return track.ledger
