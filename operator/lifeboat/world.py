@@ -67,6 +67,7 @@ class World:
         self._seen: dict[Key, Seen] = {}
         self._unreadable: dict[Key, Unreadable] = {}
         self._children: dict[Key, set[Key]] = defaultdict(set)
+        self._in_order: dict[Key, list[Key]] = {}
         self._same_server: dict[str, set[Key]] = defaultdict(set)
         self._listeners: list[Listener] = []
         self.complete = False
@@ -197,8 +198,13 @@ class World:
         return tuple(found)
 
     def children(self, key: Key) -> list[Key]:
-        """The keys of the objects that refer to this one, whether it exists or not."""
-        return sorted(self._children.get(key, ()))
+        """The keys of the objects that refer to this one, whether it exists or not, in order."""
+        children = self._children.get(key)
+        if children is None:
+            return []
+        if key not in self._in_order:
+            self._in_order[key] = sorted(children)
+        return self._in_order[key]
 
     def parent(self, resource: Resource) -> Key | None:
         """What the object refers to: a server's pair, a drill's or failover's server."""
@@ -212,13 +218,14 @@ class World:
                 return None
 
     def _of(self, parent: Key, kind: type[R]) -> list[R]:
-        found = (self._seen[key].resource for key in sorted(self._children.get(parent, ())))
+        found = (self._seen[key].resource for key in self.children(parent))
         return [resource for resource in found if isinstance(resource, kind)]
 
     def _remember(self, key: Key, seen: Seen) -> None:
         self._seen[key] = seen
         if (parent := self.parent(seen.resource)) is not None:
             self._children[parent].add(key)
+            self._in_order.pop(parent, None)
         if isinstance(seen.resource, ProtectedServer):
             self._same_server[seen.resource.spec.server_id].add(key)
 
@@ -229,6 +236,7 @@ class World:
             return
         if (parent := self.parent(seen.resource)) is not None:
             self._children[parent].discard(key)
+            self._in_order.pop(parent, None)
             if not self._children[parent]:
                 del self._children[parent]
         if isinstance(seen.resource, ProtectedServer):

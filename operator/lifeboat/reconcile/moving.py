@@ -12,7 +12,8 @@ from lifeboat.engines.ledger import DrillStage, FailoverStage
 from lifeboat.lifecycle import machines
 from lifeboat.lifecycle.view import DRILL, FAILOVER, Plan, Subject, View
 
-LONGEST_REST: Final = timedelta(seconds=30)
+LONGEST_REST: Final = timedelta(minutes=5)
+"""What rests is gone through again after this long, whatever was missed."""
 PATIENCE: Final = timedelta(seconds=30)
 """What has not moved for this long is no longer looked at more often."""
 

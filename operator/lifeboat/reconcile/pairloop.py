@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from lifeboat import kube
@@ -17,10 +17,11 @@ from lifeboat.api.names import FINALIZER
 from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
 from lifeboat.engines.contract import Engine
-from lifeboat.engines.facts import PairFacts
+from lifeboat.engines.facts import Fact, PairFacts, SiteFacts
 from lifeboat.leader import NotLeader
 from lifeboat.lifecycle.report import report_pair
 from lifeboat.logs import about
+from lifeboat.reconcile import moving
 from lifeboat.reconcile.looks import Look, look, nothing_known
 from lifeboat.reconcile.rounds import ServerRounds
 from lifeboat.reconcile.tools import ENGINE_CALLS, Tools
@@ -30,6 +31,24 @@ _log = logging.getLogger(__name__)
 
 SOONEST_SECONDS: Final = 0.001
 LONGEST_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the pair's last status was made from."""
+
+    pair: SitePair
+    primary: Fact[SiteFacts]
+    recovery: Fact[SiteFacts]
+    servers: Sequence[ProtectedServer]
+
+    def holds(self, pair: SitePair, facts: PairFacts, servers: Sequence[ProtectedServer]) -> bool:
+        """Whether a status made now would say the same."""
+        return (
+            pair is self.pair
+            and (facts.primary, facts.recovery) == (self.primary, self.recovery)
+            and moving.same_objects(servers, self.servers)
+        )
 
 
 class PairLoop:
@@ -49,6 +68,7 @@ class PairLoop:
         self._polling = False
         self._engine: Engine | None = None
         self._broken: str | None = None
+        self._told: _Told | None = None
         self.turned = tools.elapsed()
 
     def nudge(self, server: Key) -> None:
@@ -192,11 +212,15 @@ class PairLoop:
             elif held and not used:
                 await writer.drop_finalizer(self._key)
             pair = world.get(SitePair, self._key.namespace, self._key.name) or pair
-            said = report_pair(pair, self._tools.now(), facts.primary, facts.recovery, world.servers(pair))
+            servers = world.servers(pair)
+            if self._told is not None and self._told.holds(pair, facts, servers):
+                return
+            said = report_pair(pair, self._tools.now(), facts.primary, facts.recovery, servers)
             if world.get(SitePair, self._key.namespace, self._key.name) is not None:
                 for status in said.statuses.values():
                     self._tools.metrics.pair(self._key, pair, facts, status)
             await writer.publish(self._key.namespace, said)
+            self._told = _Told(pair, facts.primary, facts.recovery, servers)
             self._broken = None
         except kube.KubeError as error:
             self._complain("the status", error)
