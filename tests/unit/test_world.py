@@ -74,6 +74,25 @@ def test_what_belongs_to_what(world: World) -> None:
     assert world.children(Key("ProtectedServer", "ns", "web")) == [Key("Drill", "ns", "d")]
 
 
+def test_the_servers_of_a_pair_are_in_order_whatever_comes_and_goes(world: World) -> None:
+    world.put(pair())
+    here = world.get(SitePair, "ns", "pair")
+    assert here is not None
+
+    def names() -> list[str]:
+        return [each.metadata.name for each in world.servers(here)]
+
+    for name in ("b", "c", "a"):
+        world.put(server(name, server_id=name))
+        assert names() == sorted(names())
+    world.remove(Key("ProtectedServer", "ns", "b"), "ProtectedServer-ns-b")
+    assert names() == ["a", "c"]
+    world.put(server("c", server_id="c", pair_name="other", version=2))
+    assert names() == ["a"]
+    world.put(server("b", server_id="b", version=3))
+    assert names() == ["a", "b"]
+
+
 def test_rivals_name_the_same_server_of_the_same_primary_zone(world: World) -> None:
     world.put(pair())
     world.put(pair(namespace="other"))
@@ -143,3 +162,11 @@ def test_what_a_list_does_not_have_is_forgotten(world: World, clock: Clock) -> N
     world.put(drill("newer", "web"))
     world.keep_only("Drill", [("ns", "there", "Drill-ns-there")], 5, "ns")
     assert sorted(each.metadata.name for each in world.all(Drill)) == ["newer", "other", "there"]
+
+
+def test_who_wrote_which_field_is_not_kept(world: World) -> None:
+    world.put(server("web", managedFields=[{"manager": "kubectl"}], labels={"a": "b"}))
+    kept = world.body(Key("ProtectedServer", "ns", "web"))
+    assert kept is not None
+    assert kept["metadata"]["labels"] == {"a": "b"}
+    assert "managedFields" not in kept["metadata"]
