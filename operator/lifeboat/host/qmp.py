@@ -31,6 +31,7 @@ logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL + 1)
 DEADLINE = 3.0
 # A socket's queue is looked at this often for a free place: the kernel wakes nobody who waits for one.
 _QUEUE = 0.02
+_endings: set[asyncio.Task[None]] = set()  # so that none is forgotten before its end
 
 
 class CommandFailed(Retry):
@@ -209,7 +210,22 @@ async def _greet(client: QMPClient, connection: sockets.socket) -> None:
 
 
 async def _hang_up(client: QMPClient) -> None:
-    # A peer that ended in the middle makes the library raise here what the command has raised already.
-    with contextlib.suppress(QMPError, OSError, EOFError, TimeoutError):
-        async with asyncio.timeout(1.0):
-            await client.disconnect()
+    """Hang up, and wait for that for a second.
+
+    What takes longer goes on by itself: a library that is cut off here leaves its errors to nobody, who complains.
+    """
+    ending = asyncio.create_task(client.disconnect())
+    _endings.add(ending)
+    ending.add_done_callback(_ended)
+    await asyncio.wait([ending], timeout=1.0)
+    if ending.done() and not ending.cancelled():
+        error = ending.exception()
+        # A peer that ended in the middle makes the library raise here what the command has raised already.
+        if error is not None and not isinstance(error, QMPError | OSError | EOFError | TimeoutError):
+            raise error
+
+
+def _ended(ending: asyncio.Task[None]) -> None:
+    _endings.discard(ending)
+    if not ending.cancelled():
+        ending.exception()

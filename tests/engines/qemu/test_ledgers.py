@@ -124,10 +124,10 @@ async def test_the_primary_gets_a_copy_while_it_answers(zones: World) -> None:
     assert decode(copy.read_bytes()) == stored
 
 
-async def test_every_server_with_a_ledger_is_seen(zones: World) -> None:
+async def test_a_server_that_is_not_asked_for_is_not_looked_at(zones: World) -> None:
     await zones.engine.record(Target(zones.pair, "forgotten", 1), Ledger("forgotten"))
-    facts = await zones.engine.observe(zones.pair, [])
-    assert set(facts.servers) == {"forgotten"}
+    facts = await zones.engine.observe(zones.pair, [SERVER])
+    assert set(facts.servers) == {SERVER}
 
 
 async def test_a_server_whose_id_cannot_be_blinds_no_other_one(zones: World) -> None:
