@@ -142,7 +142,7 @@ def test_a_failover_awaits_commit_and_commits(site: Site) -> None:
     took = site.until(lambda: site.phase(Failover, "go") is not None)
     assert took < 1, "a failover is looked at when it is created, not at the next poll"
     site.until_phase(Failover, "go", "AwaitingCommit")
-    assert site.phase(ProtectedServer, "web") == "FailedOver"
+    site.until_phase(ProtectedServer, "web", "FailedOver")
     assert site.world.contents("web", "failover-1-1") == written
     assert not site.world.running("web")
     assert site.condition(Failover, "go", "SourceFenced")[0] == "True"
@@ -152,7 +152,7 @@ def test_a_failover_awaits_commit_and_commits(site: Site) -> None:
     assert {event.reporting_component for event in told} == {"lifeboat"}
     site.edit(Failover, "go", {"commit": True})
     site.until_phase(Failover, "go", "Committed")
-    assert site.phase(ProtectedServer, "web") == "Committed"
+    site.until_phase(ProtectedServer, "web", "Committed")
 
 
 @pytest.mark.usefixtures("operator")
