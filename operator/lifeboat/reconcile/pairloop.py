@@ -213,14 +213,13 @@ class PairLoop:
                 await writer.drop_finalizer(self._key)
             pair = world.get(SitePair, self._key.namespace, self._key.name) or pair
             servers = world.servers(pair)
-            if self._told is not None and self._told.holds(pair, facts, servers):
-                return
-            said = report_pair(pair, self._tools.now(), facts.primary, facts.recovery, servers)
-            if world.get(SitePair, self._key.namespace, self._key.name) is not None:
-                for status in said.statuses.values():
-                    self._tools.metrics.pair(self._key, pair, facts, status)
-            await writer.publish(self._key.namespace, said)
-            self._told = _Told(pair, facts.primary, facts.recovery, servers)
+            if self._told is None or not self._told.holds(pair, facts, servers):
+                said = report_pair(pair, self._tools.now(), facts.primary, facts.recovery, servers)
+                if world.get(SitePair, self._key.namespace, self._key.name) is not None:
+                    for status in said.statuses.values():
+                        self._tools.metrics.pair(self._key, pair, facts, status)
+                await writer.publish(self._key.namespace, said)
+                self._told = _Told(pair, facts.primary, facts.recovery, servers)
             self._broken = None
         except kube.KubeError as error:
             self._complain("the status", error)
