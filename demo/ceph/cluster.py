@@ -44,6 +44,10 @@ _CAPS: Final[Mapping[str, Mapping[str, str]]] = {
     f"client.{LIFEBOAT}": {"mon": "allow r, profile rbd", "osd": "profile rbd", "mgr": "profile rbd"},
 }
 # The daemons look again after these seconds; what is usual for a real cluster is ten times as long.
+#
+# The read lease is longer than anything here stands still. An OSD that comes back after its lease has run out (16 s) and
+# finds a request before it renews it calls the placement group laggy; what ends that is the word of another OSD, and
+# there is none: requests would wait until the OSD is started anew.
 _CONF: Final = """\
 [global]
 fsid = {fsid}
@@ -86,6 +90,7 @@ bluestore cache autotune = false
 bluestore cache size = 67108864
 osd memory target = 939524096
 osd client watch timeout = 10
+osd pool default read lease ratio = 100
 
 [client.{mirror}]
 rbd mirror image state check interval = 2
