@@ -45,9 +45,9 @@ _CAPS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 # The daemons look again after these seconds; what is usual for a real cluster is ten times as long.
 #
-# The read lease is longer than anything here stands still. An OSD that comes back after its lease has run out (16 s) and
-# finds a request before it renews it calls the placement group laggy; what ends that is the word of another OSD, and
-# there is none: requests would wait until the OSD is started anew.
+# The read lease is longer than anything here stands still. An OSD that comes back after its lease has run out (16 s)
+# and finds a request before it renews it calls the placement group laggy; what ends that is the word of another OSD,
+# and there is none: requests would wait until the OSD is started anew.
 _CONF: Final = """\
 [global]
 fsid = {fsid}

@@ -67,10 +67,13 @@ class World:
         self._seen: dict[Key, Seen] = {}
         self._unreadable: dict[Key, Unreadable] = {}
         self._children: dict[Key, set[Key]] = defaultdict(set)
-        self._in_order: dict[Key, list[Key]] = {}
+        self._in_order: dict[Key, tuple[Key, ...]] = {}
+        self._servers: dict[Key, tuple[ProtectedServer, ...]] = {}
         self._same_server: dict[str, set[Key]] = defaultdict(set)
         self._listeners: list[Listener] = []
         self.complete = False
+        self.changes = 0
+        """Grows with every object that comes, changes or goes."""
 
     def listen(self, listener: Listener) -> None:
         """Call this with the key of each object that comes, changes or goes, and whether that is only our own doing.
@@ -160,9 +163,12 @@ class World:
         """The objects that cannot be read."""
         return self._unreadable
 
-    def servers(self, pair: SitePair) -> list[ProtectedServer]:
-        """The ProtectedServers that refer to the pair, by name."""
-        return self._of(key_of(pair), ProtectedServer)
+    def servers(self, pair: SitePair) -> tuple[ProtectedServer, ...]:
+        """The ProtectedServers that refer to the pair, by name: the same tuple until one of them changes."""
+        key = key_of(pair)
+        if key not in self._servers:
+            self._servers[key] = self._of(key, ProtectedServer)
+        return self._servers[key]
 
     def has_servers(self, pair: SitePair) -> bool:
         """Whether a ProtectedServer, readable or not, refers to the pair."""
@@ -173,11 +179,11 @@ class World:
             for key, each in self._unreadable.items()
         )
 
-    def drills(self, server: ProtectedServer) -> list[Drill]:
+    def drills(self, server: ProtectedServer) -> tuple[Drill, ...]:
         """The Drills of a server, by name."""
         return self._of(key_of(server), Drill)
 
-    def failovers(self, server: ProtectedServer) -> list[Failover]:
+    def failovers(self, server: ProtectedServer) -> tuple[Failover, ...]:
         """The Failovers of a server, by name."""
         return self._of(key_of(server), Failover)
 
@@ -197,13 +203,13 @@ class World:
                 found.append(other)
         return tuple(found)
 
-    def children(self, key: Key) -> list[Key]:
+    def children(self, key: Key) -> tuple[Key, ...]:
         """The keys of the objects that refer to this one, whether it exists or not, in order."""
         children = self._children.get(key)
         if children is None:
-            return []
+            return ()
         if key not in self._in_order:
-            self._in_order[key] = sorted(children)
+            self._in_order[key] = tuple(sorted(children))
         return self._in_order[key]
 
     def parent(self, resource: Resource) -> Key | None:
@@ -217,15 +223,16 @@ class World:
             case _:
                 return None
 
-    def _of(self, parent: Key, kind: type[R]) -> list[R]:
+    def _of(self, parent: Key, kind: type[R]) -> tuple[R, ...]:
         found = (self._seen[key].resource for key in self.children(parent))
-        return [resource for resource in found if isinstance(resource, kind)]
+        return tuple([resource for resource in found if isinstance(resource, kind)])
 
     def _remember(self, key: Key, seen: Seen) -> None:
         self._seen[key] = seen
+        self.changes += 1
         if (parent := self.parent(seen.resource)) is not None:
             self._children[parent].add(key)
-            self._in_order.pop(parent, None)
+            self._reorder(parent)
         if isinstance(seen.resource, ProtectedServer):
             self._same_server[seen.resource.spec.server_id].add(key)
 
@@ -234,9 +241,10 @@ class World:
         seen = self._seen.pop(key, None)
         if seen is None:
             return
+        self.changes += 1
         if (parent := self.parent(seen.resource)) is not None:
             self._children[parent].discard(key)
-            self._in_order.pop(parent, None)
+            self._reorder(parent)
             if not self._children[parent]:
                 del self._children[parent]
         if isinstance(seen.resource, ProtectedServer):
@@ -244,6 +252,11 @@ class World:
             same.discard(key)
             if not same:
                 del self._same_server[seen.resource.spec.server_id]
+
+    def _reorder(self, parent: Key) -> None:
+        """Forget in which order a parent's children were, and what they were."""
+        self._in_order.pop(parent, None)
+        self._servers.pop(parent, None)
 
     def _tell(self, key: Key, *, written: bool = False) -> None:
         for listener in self._listeners:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from lifeboat.engines.facts import Known, Network, SiteFacts, Storage, Unknown
-from lifeboat.reconcile import moving
+from lifeboat.engines.facts import Fact, Known, Network, PairFacts, SiteFacts, Storage, Unknown
+from lifeboat.reconcile.rest import Sites
 
 SITE = SiteFacts(
     zone="zone-b",
@@ -18,6 +18,10 @@ SITE = SiteFacts(
 )
 
 
+def seen(site: Fact[SiteFacts]) -> Sites:
+    return Sites.of(PairFacts(Known(SITE), site, {}))
+
+
 def test_what_others_take_of_a_site_is_no_news_to_a_server_at_rest() -> None:
     taken = replace(
         SITE,
@@ -25,7 +29,7 @@ def test_what_others_take_of_a_site_is_no_news_to_a_server_at_rest() -> None:
         elastic_ips={"198.51.100.1": "other"},
         standard=Storage(1 << 40, 0),
     )
-    assert moving.same_site(Known(taken), Known(SITE))
+    assert seen(Known(taken)) == seen(Known(SITE))
 
 
 def test_what_a_site_allows_and_has_is_news() -> None:
@@ -35,7 +39,6 @@ def test_what_a_site_allows_and_has_is_news() -> None:
         replace(SITE, networks=()),
         replace(SITE, networks=(Network("net", "10.0.1.0/24", {}),)),
     ):
-        assert not moving.same_site(Known(changed), Known(SITE))
-    assert not moving.same_site(Unknown("it does not answer"), Known(SITE))
-    assert not moving.same_site(Known(SITE), Unknown("it does not answer"))
-    assert moving.same_site(Unknown("it does not answer"), Unknown("it does not answer"))
+        assert seen(Known(changed)) != seen(Known(SITE))
+    assert seen(Unknown("it does not answer")) != seen(Known(SITE))
+    assert seen(Unknown("it does not answer")) == seen(Unknown("it does not answer"))

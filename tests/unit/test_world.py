@@ -71,7 +71,7 @@ def test_what_belongs_to_what(world: World) -> None:
     assert [each.metadata.name for each in world.servers(its)] == ["db", "web"]
     assert [each.metadata.name for each in world.drills(found(world))] == ["d"]
     world.remove(Key("ProtectedServer", "ns", "web"), "ProtectedServer-ns-web")
-    assert world.children(Key("ProtectedServer", "ns", "web")) == [Key("Drill", "ns", "d")]
+    assert world.children(Key("ProtectedServer", "ns", "web")) == (Key("Drill", "ns", "d"),)
 
 
 def test_the_servers_of_a_pair_are_in_order_whatever_comes_and_goes(world: World) -> None:

@@ -15,6 +15,7 @@ from lifeboat.api.sitepair import SitePair
 from lifeboat.engines import facts
 from lifeboat.engines.contract import Engine, EngineError, Pair
 from lifeboat.engines.facts import PairFacts, Unknown
+from lifeboat.reconcile.rest import Sites
 from lifeboat.reconcile.tools import Tools
 
 OBSERVE_SECONDS: Final = 10.0
@@ -24,10 +25,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen, and when it was asked for: what was done since then is not in it."""
+    """What was seen, and when it was asked for: what was done since then is not in it.
+
+    `sites` is what of it concerns servers at rest.
+    """
 
     facts: PairFacts
     asked: float
+    sites: Sites
+
+    @classmethod
+    def of(cls, facts: PairFacts, asked: float) -> Look:
+        """A look at these facts."""
+        return cls(facts, asked, Sites.of(facts))
 
 
 def pair_of(pair: SitePair) -> Pair:
@@ -41,7 +51,7 @@ async def look(tools: Tools, engine: Engine, pair: SitePair, server_ids: Collect
     asked = tools.elapsed()
     try:
         async with tools.calls, asyncio.timeout(OBSERVE_SECONDS):
-            return Look(await engine.observe(pair_of(pair), server_ids), asked)
+            return Look.of(await engine.observe(pair_of(pair), server_ids), asked)
     except TimeoutError:
         reason = f"the engine did not answer within {OBSERVE_SECONDS:g} s"
     except EngineError as error:
@@ -50,7 +60,7 @@ async def look(tools: Tools, engine: Engine, pair: SitePair, server_ids: Collect
         _log.exception("engine %s broke while looking at %s", engine.name, pair.metadata.name)
         reason = f"the engine broke ({type(error).__name__}), see the log"
     tools.metrics.engine_errors.labels(engine.name, "Observe", "Failed").inc()
-    return Look(nothing_known(server_ids, reason), asked)
+    return Look.of(nothing_known(server_ids, reason), asked)
 
 
 def nothing_known(server_ids: Collection[str], reason: str) -> PairFacts:

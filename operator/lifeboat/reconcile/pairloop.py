@@ -21,8 +21,8 @@ from lifeboat.engines.facts import Fact, PairFacts, SiteFacts
 from lifeboat.leader import NotLeader
 from lifeboat.lifecycle.report import report_pair
 from lifeboat.logs import about
-from lifeboat.reconcile import moving
 from lifeboat.reconcile.looks import Look, look, nothing_known
+from lifeboat.reconcile.rest import Sites, same_objects
 from lifeboat.reconcile.rounds import ServerRounds
 from lifeboat.reconcile.tools import ENGINE_CALLS, Tools
 from lifeboat.world import Key, key_of
@@ -47,7 +47,7 @@ class _Told:
         return (
             pair is self.pair
             and (facts.primary, facts.recovery) == (self.primary, self.recovery)
-            and moving.same_objects(servers, self.servers)
+            and same_objects(servers, self.servers)
         )
 
 
@@ -67,6 +67,8 @@ class PairLoop:
         self._poll_at = 0.0
         self._polling = False
         self._engine: Engine | None = None
+        self._sites: Sites | None = None
+        self._present: Sequence[ProtectedServer] = ()
         self._broken: str | None = None
         self._told: _Told | None = None
         self.turned = tools.elapsed()
@@ -128,16 +130,17 @@ class PairLoop:
         """One look at all servers, and the pair's own status."""
         try:
             world = self._tools.world
-            servers = world.servers(pair)
+            servers, keys = world.servers(pair), world.children(self._key)
             seen = await self._see(pair, {server.spec.server_id for server in servers})
             await self._look_after_pair(pair, seen.facts)
-            for server in servers:
-                key = key_of(server)
+            for key in keys:
                 rounds = self._rounds.get(key)
                 if key not in self._busy and not (rounds is not None and rounds.rests(pair, seen)):
                     self._busy.add(key)
                     self._begin(group, pair, key, seen)
-            self._forget_gone({key_of(server) for server in world.servers(pair)})
+            if (present := world.servers(pair)) is not self._present:
+                self._forget_gone({key_of(server) for server in present})
+                self._present = present
         except NotLeader:
             pass
         except Exception as error:  # noqa: BLE001 - told, and tried again at the next poll
@@ -172,8 +175,11 @@ class PairLoop:
             except Exception as error:  # noqa: BLE001 - whatever it cannot be made for, people have to see it
                 self._complain("the engine", error)
                 reason = f"engine {pair.spec.engine_name} cannot be used: {error}"
-                return Look(nothing_known(server_ids, reason), self._tools.elapsed())
-        return await look(self._tools, self._engine, pair, server_ids)
+                return Look.of(nothing_known(server_ids, reason), self._tools.elapsed())
+        seen = await look(self._tools, self._engine, pair, server_ids)
+        # The same object while it says the same: then no server needs to compare it.
+        self._sites = self._sites if self._sites == seen.sites else seen.sites
+        return replace(seen, sites=self._sites)
 
     def _begin(self, group: asyncio.TaskGroup, pair: SitePair, key: Key, seen: Look) -> None:
         group.create_task(self._pass(pair, key, seen), name=f"pass {key.namespace}/{key.name}")

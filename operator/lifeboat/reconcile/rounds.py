@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from lifeboat import kube
 from lifeboat.api.drill import Drill
@@ -44,6 +44,7 @@ from lifeboat.logs import about
 from lifeboat.reconcile import certainty, moving
 from lifeboat.reconcile.looks import Look, look, pair_of
 from lifeboat.reconcile.pace import Pace
+from lifeboat.reconcile.rest import Rest, rest_of
 from lifeboat.reconcile.tools import Tools
 from lifeboat.verification import scripts
 from lifeboat.verification.verifier import Job
@@ -61,15 +62,6 @@ RECORD: Final = "record"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rest:
-    """What the last pass saw when nothing was left to do, and until when that may be relied on."""
-
-    view: View
-    body: Mapping[str, Any]
-    until: float
-
-
 class ServerRounds:
     """The passes over one protected server, one at a time. `again_in` says when the next is due, if before a poll."""
 
@@ -82,28 +74,18 @@ class ServerRounds:
         self._complained: set[str] = set()
         self._acted = 0.0
         self._changed = tools.elapsed()
-        self._rest: _Rest | None = None
+        self._rest: Rest | None = None
         self._mute = False
         self.again_in: float | None = None
 
     def rests(self, pair: SitePair, seen: Look) -> bool:
         """Whether nothing has changed since the last pass left nothing to do, so that another one would do nothing."""
-        rest, server = self._rest, self._server()
-        if rest is None or server is None or self._tools.elapsed() >= rest.until or seen.asked <= self._acted:
-            return False
-        facts = seen.facts.servers.get(server.spec.server_id)
-        before = rest.view
-        world = self._tools.world
+        rest = self._rest
         return (
-            facts is not None
-            and rest.body is world.body(self._key)
-            and before.pair.spec == pair.spec
-            and moving.same_site(seen.facts.primary, before.primary)
-            and moving.same_site(seen.facts.recovery, before.recovery)
-            and moving.same_objects(world.drills(server), before.drills)
-            and moving.same_objects(world.failovers(server), before.failovers)
-            and moving.same_objects(world.rivals(server, pair), before.rivals)
-            and moving.same(facts, before.facts)
+            rest is not None
+            and self._tools.elapsed() < rest.until
+            and seen.asked > self._acted
+            and rest.holds(self._tools.world, pair, seen.sites, seen.facts.servers)
             and not self._tools.verifier.snapshots(self._key)
         )
 
@@ -153,7 +135,7 @@ class ServerRounds:
             view = replace(view, troubles=self._pace.troubles())
             self._when_again(view, plan)
             await self._report(view, plan)
-            self._take_rest(view, plan)
+            self._take_rest(view, plan, seen)
             return
 
     # --- view
@@ -166,7 +148,7 @@ class ServerRounds:
         if server is None or (facts := seen.facts.servers.get(server.spec.server_id)) is None:
             return None
         pair = world.get(SitePair, pair.metadata.namespace, pair.metadata.name) or pair
-        drills, failovers = tuple(world.drills(server)), tuple(world.failovers(server))
+        drills, failovers = world.drills(server), world.failovers(server)
         ledger = facts.ledger.value if isinstance(facts.ledger, Known) else None
         machines = facts.way(ledger.direction).machines if ledger is not None else Unknown("")
         if isinstance(machines, Known):
@@ -371,10 +353,12 @@ class ServerRounds:
         if waits:
             self.again_in = max(settings.poll_moving, min(waits))
 
-    def _take_rest(self, view: View, plan: Plan) -> None:
-        body, rest = self._tools.world.body(self._key), moving.rest_of(view, plan)
+    def _take_rest(self, view: View, plan: Plan, seen: Look) -> None:
+        world, rest = self._tools.world, rest_of(view, plan)
+        body = world.body(self._key)
         if rest and body is not None:
-            self._rest = _Rest(view, body, self._tools.elapsed() + rest.total_seconds())
+            # Any number that the world has left behind: whether the objects are those of the view is yet to be seen.
+            self._rest = Rest(view, body, seen.sites, self._tools.elapsed() + rest.total_seconds(), -1)
 
     # --- complaints
 
