@@ -37,6 +37,7 @@ from lifeboat.api.names import (
 Body = dict[str, Any]
 Kind = type[Resource]
 
+PAGE: Final = 250
 DEADLINE_SECONDS: Final = 10.0
 CONNECTIONS: Final = 32
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -210,10 +211,16 @@ class Kube:
         return await self.call("GET", _path(kind, namespace, name))
 
     async def list_metadata(self, kind: Kind, namespace: str | None, *, limit: int = 0) -> list[Body]:
-        """The metadata of all objects of the kind."""
-        query = {"limit": str(limit)} if limit else {}
-        found = await self.call("GET", _path(kind, namespace), query=query, accept=METADATA_ONLY, seconds=20)
-        return [item["metadata"] for item in found["items"] or ()]
+        """The metadata of all objects of the kind, or of so many; by pages, so that reading them holds nobody up."""
+        query = {"limit": str(limit or PAGE)}
+        listed: list[Body] = []
+        while True:
+            found = await self.call("GET", _path(kind, namespace), query=query, accept=METADATA_ONLY, seconds=20)
+            listed += [item["metadata"] for item in found["items"] or ()]
+            following = found["metadata"].get("continue")
+            if limit or not following:
+                return listed
+            query["continue"] = following
 
     async def apply_status(self, kind: Kind, namespace: str, name: str, status: Body) -> Body:
         """Make the operator's part of the status exactly this, by server-side apply; the answer is the object."""

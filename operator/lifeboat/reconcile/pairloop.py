@@ -24,6 +24,7 @@ from lifeboat.logs import about
 from lifeboat.reconcile.looks import Look, look, nothing_known
 from lifeboat.reconcile.rest import Sites, same_objects
 from lifeboat.reconcile.rounds import ServerRounds
+from lifeboat.reconcile.thrift import Thrift
 from lifeboat.reconcile.tools import ENGINE_CALLS, Tools
 from lifeboat.world import Key, key_of
 
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 SOONEST_SECONDS: Final = 0.001
 LONGEST_SECONDS: Final = 5.0
+POLL_SHARE: Final = 1 / 50
+"""How much of a core polls may cost while they are less than the longest pause apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class PairLoop:
         self._again: dict[Key, float] = {}
         self._poll_at = 0.0
         self._polling = False
+        self._thrift = Thrift(POLL_SHARE, tools.settings.poll, LONGEST_SECONDS)
         self._engine: Engine | None = None
         self._sites: Sites | None = None
         self._present: Sequence[ProtectedServer] = ()
@@ -128,6 +132,8 @@ class PairLoop:
 
     async def _poll(self, group: asyncio.TaskGroup, pair: SitePair) -> None:
         """One look at all servers, and the pair's own status."""
+        began = self._tools.elapsed()
+        self._thrift.begin()
         try:
             world = self._tools.world
             servers, keys = world.servers(pair), world.children(self._key)
@@ -146,6 +152,8 @@ class PairLoop:
         except Exception as error:  # noqa: BLE001 - told, and tried again at the next poll
             self._complain("a poll", error)
         finally:
+            if self._poll_at:  # nobody has asked for another one meanwhile
+                self._poll_at = began + self._thrift.pause()
             self._polling = False
             self._awake.set()
 

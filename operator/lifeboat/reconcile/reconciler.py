@@ -21,11 +21,15 @@ from lifeboat.api.sitepair import SitePair
 from lifeboat.leader import NotLeader
 from lifeboat.reconcile import orphans
 from lifeboat.reconcile.pairloop import PairLoop
+from lifeboat.reconcile.thrift import Thrift
 from lifeboat.reconcile.tools import Tools
 from lifeboat.world import KINDS, Key, key_of
 
 SWEEP_SECONDS: Final = 30.0
 """How often the objects without a loop are gone through, and the world is compared with a list."""
+LONGEST_SWEEP_SECONDS: Final = 300.0
+SWEEP_SHARE: Final = 1 / 200
+"""How much of a core that may cost while it is done more often than that."""
 STUCK_SECONDS: Final = 30.0
 BROKEN_SECONDS: Final = 1.0
 
@@ -77,13 +81,15 @@ class Reconciler:
         """Keep a loop for each pair until the lease is lost."""
         _log.info("acting")
         sweep_at = 0.0
+        thrift = Thrift(SWEEP_SHARE, SWEEP_SECONDS, LONGEST_SWEEP_SECONDS)
         try:
             while self._tools.leader.leading:
                 self._turned = self._tools.elapsed()
                 self._tend()
                 if self._turned >= sweep_at:
-                    sweep_at = self._turned + SWEEP_SECONDS
+                    thrift.begin()
                     await self._sweep()
+                    sweep_at = self._tools.elapsed() + thrift.pause()
                 loose, self._loose = self._loose, set()
                 for key in sorted(loose):
                     self._turned = self._tools.elapsed()
