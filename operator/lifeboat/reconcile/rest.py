@@ -12,12 +12,14 @@ from datetime import timedelta
 from operator import is_
 from typing import Any, Final
 
+from lifeboat.api.drill import Drill
+from lifeboat.api.failover import Failover
 from lifeboat.api.protectedserver import ProtectedServer
-from lifeboat.api.sitepair import SitePair
+from lifeboat.api.sitepair import SitePair, SitePairSpec
 from lifeboat.engines.facts import Fact, Known, PairFacts, ServerFacts, SiteFacts, Way
 from lifeboat.lifecycle.view import DRILL, FAILOVER, Plan, View
 from lifeboat.reconcile.moving import is_moving
-from lifeboat.world import World, key_of
+from lifeboat.world import Key, World, key_of
 
 LONGEST_REST: Final = timedelta(minutes=5)
 """What rests is gone through again after this long, whatever was missed."""
@@ -43,20 +45,33 @@ class Sites:
 class Rest:
     """What the last pass saw when nothing was left to do, and until when (elapsed seconds) that may be relied on.
 
-    `changes` is how far the world was when its objects were those of the view.
+    `changes` is how far the world was when the objects were these. The view itself is not kept: with it each server
+    would hold what is no more, its own object before the last status among it.
     """
 
-    view: View
+    key: Key
+    server_id: str
     body: Mapping[str, Any]
+    pair: SitePairSpec
+    drills: Sequence[Drill]
+    failovers: Sequence[Failover]
+    rivals: Sequence[ProtectedServer]
+    facts: ServerFacts
     sites: Sites
     until: float
     changes: int
 
+    @classmethod
+    def after(cls, view: View, body: Mapping[str, Any], sites: Sites, until: float) -> Rest:
+        """The rest after a pass with this view. Whether the world's objects are those of the view is yet to be seen."""
+        server = view.server
+        objects = (view.pair.spec, view.drills, view.failovers, view.rivals)
+        return cls(key_of(server), server.spec.server_id, body, *objects, view.facts, sites, until, -1)
+
     def holds(self, world: World, pair: SitePair, sites: Sites, servers: Mapping[str, ServerFacts]) -> bool:
         """Whether nothing has changed since, so that another pass would do nothing."""
-        before = self.view
-        facts = servers.get(before.server.spec.server_id)
-        if facts is None or not same(facts, before.facts):
+        facts = servers.get(self.server_id)
+        if facts is None or not same(facts, self.facts):
             return False
         if sites is not self.sites:
             if sites != self.sites:
@@ -69,16 +84,14 @@ class Rest:
         return True
 
     def _same_objects(self, world: World, pair: SitePair) -> bool:
-        before = self.view
-        key = key_of(before.server)
-        server = world.get(ProtectedServer, key.namespace, key.name)
+        server = world.get(ProtectedServer, self.key.namespace, self.key.name)
         return (
             server is not None
-            and self.body is world.body(key)
-            and (before.pair is pair or before.pair.spec == pair.spec)
-            and same_objects(world.drills(server), before.drills)
-            and same_objects(world.failovers(server), before.failovers)
-            and same_objects(world.rivals(server, pair), before.rivals)
+            and self.body is world.body(self.key)
+            and (self.pair is pair.spec or self.pair == pair.spec)
+            and same_objects(world.drills(server), self.drills)
+            and same_objects(world.failovers(server), self.failovers)
+            and same_objects(world.rivals(server, pair), self.rivals)
         )
 
 

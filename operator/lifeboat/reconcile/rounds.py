@@ -357,8 +357,7 @@ class ServerRounds:
         world, rest = self._tools.world, rest_of(view, plan)
         body = world.body(self._key)
         if rest and body is not None:
-            # Any number that the world has left behind: whether the objects are those of the view is yet to be seen.
-            self._rest = Rest(view, body, seen.sites, self._tools.elapsed() + rest.total_seconds(), -1)
+            self._rest = Rest.after(view, body, seen.sites, self._tools.elapsed() + rest.total_seconds())
 
     # --- complaints
 
