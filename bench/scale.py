@@ -13,7 +13,7 @@ import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +25,10 @@ from lifeboat.api.failover import Failover
 from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
 
-COUNTS: Final = tuple(int(each) for each in os.environ.get("SERVERS", "1000 5000").split())
-"""How many servers, from few to many."""
-IDLE_SECONDS: Final = float(os.environ.get("IDLE_SECONDS", "60"))
+SERVERS: Final = "1000"
+IDLE_SECONDS: Final = "60"
 PROBES: Final = 40
-LONGEST_SECONDS: Final = 600.0
+LONGEST_SECONDS: Final = 1200.0
 QUIET_SECONDS: Final = 5.0
 MIB: Final = 1 << 20
 _LEASES: Final = "leases"
@@ -50,6 +49,7 @@ class Run:
     idle_cpu: float = 0.0
     idle_writes: int = 0
     idle_renewals: int = 0
+    idle_seconds: float = 0.0
     rss: int = 0
     changed: float = 0.0
     changed_writes: int = 0
@@ -107,14 +107,14 @@ class Scene:
         if calls is not None:
             self.run.called[idle] = called
 
-    async def rest(self) -> None:
-        """Wait until nothing is written any more, and see what goes on all the same."""
+    async def rest(self, seconds: float) -> None:
+        """Wait until nothing is written any more, and see what goes on all the same for so long."""
         await self.quiet()
         before, used, began = await self.cluster.writes(), self.operator.used(), time.monotonic()
-        await asyncio.sleep(IDLE_SECONDS)  # the window that is measured
+        await asyncio.sleep(seconds)  # the window that is measured
         took = time.monotonic() - began
         made = await self.cluster.writes() - before
-        self.run.idle_cpu = (self.operator.used().cpu - used.cpu) / took
+        self.run.idle_seconds, self.run.idle_cpu = took, (self.operator.used().cpu - used.cpu) / took
         self.run.idle_writes, self.run.idle_renewals = _without_leases(made), made[_LEASES]
         self.run.rss = self.operator.used().rss_bytes
 
@@ -188,30 +188,39 @@ def prepare() -> None:
 
 
 def measure(folder: Path) -> Measured:
-    """Measure all of it."""
-    return asyncio.run(_measure(folder))
+    """Measure all of it: with $SERVERS (some numbers, from few to many) servers, and $IDLE_SECONDS of rest."""
+    counts = tuple(int(each) for each in os.environ.get("SERVERS", SERVERS).split())
+    return measure_with("scale", folder, counts, float(os.environ.get("IDLE_SECONDS", IDLE_SECONDS)))
 
 
-async def _measure(folder: Path) -> Measured:
+def measure_with(name: str, folder: Path, counts: Sequence[int], idle_seconds: float) -> Measured:
+    """Measure all of it with so many servers and so much rest; `name` begins the names of the charts."""
+    return asyncio.run(_measure(name, folder, counts, idle_seconds))
+
+
+async def _measure(name: str, folder: Path, counts: Sequence[int], idle_seconds: float) -> Measured:
     ours: dict[int, Run] = {}
     theirs: dict[int, Run] = {}
     plain: dict[int, Run] = {}
-    for count in COUNTS:
-        for name in ("lifeboat", "controller", "kopf"):
-            (folder / f"{name}-{count}").mkdir()
-        ours[count], status = await _lifeboat(folder / f"lifeboat-{count}", count)
+    for count in counts:
+        first = count == counts[0]
+        for operator in ("lifeboat", "controller", "kopf"):
+            (folder / f"{operator}-{count}").mkdir()
+        ours[count], status = await _lifeboat(folder / f"lifeboat-{count}", count, idle_seconds, first)
         print(f"  lifeboat, {count} servers: {_short(ours[count])}", flush=True)
         file = folder / "status.json"
         file.write_text(json.dumps(status), encoding="utf-8")
         writes = round(ours[count].statuses / count)
-        theirs[count] = await _baseline(folder / f"controller-{count}", count, operators.controller, file, writes)
+        theirs[count] = await _baseline(
+            folder / f"controller-{count}", count, operators.controller, file, writes, first
+        )
         print(f"  controller-runtime, {count} servers: {_short(theirs[count])}", flush=True)
-        plain[count] = await _baseline(folder / f"kopf-{count}", count, operators.bare, file, writes)
+        plain[count] = await _baseline(folder / f"kopf-{count}", count, operators.bare, file, writes, first)
         print(f"  kopf, {count} servers: {_short(plain[count])}", flush=True)
-    return _told(ours, theirs, plain)
+    return _told(name, ours, theirs, plain)
 
 
-async def _lifeboat(folder: Path, count: int) -> tuple[Run, Body]:
+async def _lifeboat(folder: Path, count: int, idle_seconds: float, first: bool) -> tuple[Run, Body]:
     """Lifeboat through all of it, and the status of one of its servers."""
     async with Cluster.started(folder / "controlplane") as cluster:
         side = {"network": "net", "replicationNetwork": "net", "recoveryNetwork": "net"}
@@ -227,10 +236,10 @@ async def _lifeboat(folder: Path, count: int) -> tuple[Run, Body]:
                     lines = (folder / "calls").read_text(encoding="ascii").splitlines()
                     return {name: float(at) for at, name in map(str.split, lines)}
 
-                if count == COUNTS[0]:
+                if first:
                     await scene.react(0, calls)
                 await scene.protect(count)
-                await scene.rest()
+                await scene.rest(idle_seconds)
                 await scene.react(count, calls)
                 status = dict(servers.bodies["s-0"]["status"])
                 await scene.change_all()
@@ -239,14 +248,14 @@ async def _lifeboat(folder: Path, count: int) -> tuple[Run, Body]:
                 return scene.run, status
 
 
-async def _baseline(folder: Path, count: int, start: Callable[..., Any], status: Path, writes: int) -> Run:
+async def _baseline(folder: Path, count: int, start: Callable[..., Any], status: Path, writes: int, first: bool) -> Run:
     """A baseline through the same, as far as it does such things."""
     async with Cluster.started(folder / "controlplane") as cluster, cluster.watching(ProtectedServer) as servers:
         with start(folder, cluster.plane.kubeconfig, status, writes) as process:
             scene = Scene(
                 cluster, process, servers, lambda body: (body.get("status") or {}).get("lagSeconds", 0) >= writes
             )
-            if count == COUNTS[0]:
+            if first:
                 await scene.react(0)
             await scene.protect(count)
             await scene.quiet()
@@ -256,7 +265,7 @@ async def _baseline(folder: Path, count: int, start: Callable[..., Any], status:
             return scene.run
 
 
-def _told(ours: Mapping[int, Run], theirs: Mapping[int, Run], plain: Mapping[int, Run]) -> Measured:
+def _told(name: str, ours: Mapping[int, Run], theirs: Mapping[int, Run], plain: Mapping[int, Run]) -> Measured:
     """The figures and charts of all runs."""
     found = Measured()
     go, most = "controller-runtime", max(ours)
@@ -296,16 +305,23 @@ def _told(ours: Mapping[int, Run], theirs: Mapping[int, Run], plain: Mapping[int
             Figure(f"{per}: CPU until then", run.ready_cpu, "s", base.ready_cpu, go),
             Figure(f"{per}: statuses written for each", run.statuses / count, ""),
             Figure(f"{per}: all writes for each", run.writes / count, ""),
-            Figure(f"{per}: idle CPU", 100 * run.idle_cpu, "% of a core", None, "", (Target(3, "value"),)),
+            Figure(
+                f"{per}: idle CPU over {run.idle_seconds:.0f} s",
+                100 * run.idle_cpu,
+                "% of a core",
+                None,
+                "",
+                (Target(3, "value"),),
+            ),
             Figure(
                 f"{per}: API writes a minute, idle",
-                60 * run.idle_writes / IDLE_SECONDS,
+                60 * run.idle_writes / run.idle_seconds,
                 "",
                 None,
                 "",
                 (Target(0, "value"),),
             ),
-            Figure(f"{per}: renewals of the lease a minute", 60 * run.idle_renewals / IDLE_SECONDS, ""),
+            Figure(f"{per}: renewals of the lease a minute", 60 * run.idle_renewals / run.idle_seconds, ""),
             Figure(f"{per}: memory", run.rss / MIB, "MiB", base.rss / MIB, go, (Target(400e6 / MIB, "value"),)),
             Figure(f"{per}: all changed → all told", run.changed, "s", base.changed, go, (Target(1.2),)),
             Figure(
@@ -320,7 +336,7 @@ def _told(ours: Mapping[int, Run], theirs: Mapping[int, Run], plain: Mapping[int
     )
     found.charts = [
         Lines(
-            "scale-replicating",
+            f"{name}-replicating",
             f"{most:,} servers at once",
             "seconds",
             "servers done",
@@ -331,12 +347,12 @@ def _told(ours: Mapping[int, Run], theirs: Mapping[int, Run], plain: Mapping[int
             },
         ),
         Samples(
-            "scale-reaction",
+            f"{name}-reaction",
             "Edited → first status",
             "ms",
             {
-                f"{name}, {idle:,}": [1000 * each for each in _samples(runs, "edited", idle)]
-                for name, runs in (("Lifeboat", ours), (go, theirs), ("kopf", plain))
+                f"{who}, {idle:,}": [1000 * each for each in _samples(runs, "edited", idle)]
+                for who, runs in (("Lifeboat", ours), (go, theirs), ("kopf", plain))
                 for idle in (0, most)
             },
         ),
