@@ -7,6 +7,7 @@ that nobody waits for their echo. An object that cannot be read is kept out and 
 from __future__ import annotations
 
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from lifeboat.api.sitepair import SitePair
 KINDS: Final[Mapping[str, type[Resource]]] = {
     kind.__name__: kind for kind in (SitePair, ProtectedServer, Drill, Failover)
 }
+_SHARED_LENGTH: Final = 256
 ECHO_SECONDS: Final = 5.0
 """How long an older version than our own write is taken for a late echo. Later, the API server itself went back."""
 
@@ -86,7 +88,7 @@ class World:
 
     def put(self, body: Mapping[str, Any], *, written: bool = False) -> None:
         """Take in an object as the watch, or the answer to our own write, gives it."""
-        body = _without_managers(body)
+        body = _small(body)
         metadata = body["metadata"]
         key = Key(str(body["kind"]), metadata.get("namespace", ""), metadata["name"])
         before = self._seen.get(key)
@@ -268,12 +270,25 @@ def key_of(resource: Resource) -> Key:
     return Key(type(resource).__name__, resource.metadata.namespace, resource.metadata.name)
 
 
-def _without_managers(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The object without who wrote which of its fields: half of it, and nobody here asks."""
-    if "managedFields" not in body["metadata"]:
-        return body
-    metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
-    return {**body, "metadata": metadata}
+def _small(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The object as it is kept: its words shared with all others, and without who wrote which of its fields.
+
+    Of thousands of objects from JSON each has its own copy of every name and of every phase, and half of each is about
+    the writers of its fields, for whom nobody here asks.
+    """
+    kept = {key: _shared(value) for key, value in body.items() if key != "metadata"}
+    kept["metadata"] = _shared({key: value for key, value in body["metadata"].items() if key != "managedFields"})
+    return kept
+
+
+def _shared(value: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, str):
+        return sys.intern(value) if type(value) is str and len(value) <= _SHARED_LENGTH else value
+    if isinstance(value, Mapping):
+        return {sys.intern(key): _shared(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_shared(each) for each in value]
+    return value
 
 
 def _version(body: Mapping[str, Any]) -> int:

@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 SOONEST_SECONDS: Final = 0.001
 LONGEST_SECONDS: Final = 5.0
-POLL_SHARE: Final = 1 / 50
+POLL_SHARE: Final = 1 / 80
 """How much of a core polls may cost while they are less than the longest pause apart."""
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping
@@ -50,7 +52,7 @@ class Writer:
         self._identity = identity
         self._elapsed = elapsed
         self._now = now
-        self._applied: dict[Key, tuple[str, Body]] = {}
+        self._applied: dict[Key, tuple[str, str]] = {}
         self._told: dict[tuple[str, str, str], float] = {}
         self._events: asyncio.Queue[tuple[Key, Body]] = asyncio.Queue(MOST_EVENTS)
         self._slots = asyncio.Semaphore(PARALLEL_WRITES)
@@ -81,9 +83,8 @@ class Writer:
         if body is None:
             return False
         uid, wanted, stored = body["metadata"]["uid"], comparable(status), comparable(body.get("status") or {})
-        applied = self._applied.get(key)
-        ours = applied is not None and applied[0] == uid
-        if wanted == stored or (ours and applied is not None and applied[1] == wanted and contains(stored, wanted)):
+        applied = (uid, _digest(wanted))
+        if wanted == stored or (self._applied.get(key) == applied and contains(stored, wanted)):
             return False
         self._allowed()
         try:
@@ -94,7 +95,7 @@ class Writer:
         except kube.NotFound:
             self._world.remove(key, uid)
             return False
-        self._applied[key] = (uid, wanted)
+        self._applied[key] = applied
         self._world.put(written, written=True)
         return True
 
@@ -217,6 +218,11 @@ def comparable(status: Mapping[str, Any]) -> Body:
         for each in status.get("conditions") or ()
     }
     return found
+
+
+def _digest(status: Body) -> str:
+    """What tells a status from others: of each object's last one nothing else needs to be kept."""
+    return hashlib.blake2b(json.dumps(status, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def contains(stored: Body, wanted: Body) -> bool:
