@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from lifeboat.api.protectedserver import ProtectedServerPhase as Phase
 from lifeboat.engines import verbs
 from lifeboat.engines.contract import Retry
 from lifeboat.engines.ledger import ActiveSite, Direction
+from lifeboat.lifecycle.phases import TRANSITIONS
 from lifeboat.lifecycle.view import DRILL, FAILOVER, PROTECTED_SERVER
 from tests.lifecycle.cluster import SERVER, Cluster, world
 
@@ -137,6 +140,19 @@ def test_a_failback_that_is_rolled_back_leaves_the_recovered_server_serving() ->
     assert cluster.ledger.fence is not None
     assert cluster.ledger.fence.direction is Direction.FORWARD
     assert not cluster.world.running(SERVER), "the original server stays fenced"
+
+
+def test_whoever_asks_for_the_next_round_during_a_failback_gets_it_at_once() -> None:
+    cluster = replicating_back()
+    cluster.failover("home", type="Failback")
+    cluster.until("FailingBack")
+    ask(cluster, enabled=False)
+    cluster.until("Initialized")
+    told = cluster.phases[cluster.phases.index("FailingBack") :]
+    assert told == ["FailingBack", "Registering", "Initialized"]
+    for before, after in itertools.pairwise(told):
+        assert Phase(after) in TRANSITIONS[Phase(before)]
+    assert cluster.status(FAILOVER, "home")["phase"] == "Completed"
 
 
 def test_reverse_left_over_from_an_earlier_round_starts_nothing() -> None:

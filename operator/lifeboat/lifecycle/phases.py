@@ -75,7 +75,8 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     Phase.REVERSE_REPLICATING: frozenset(_COPIES_BACK | {Phase.REVERSE_REGISTERED, Phase.FAILING_BACK}),
     Phase.REVERSE_INTERRUPTED: frozenset(_COPIES_BACK | {Phase.REVERSE_REGISTERED}),
     Phase.REVERSE_RESYNCING: frozenset(_COPIES_BACK | {Phase.REVERSE_REGISTERED}),
-    Phase.FAILING_BACK: frozenset({Phase.FAILED_BACK, Phase.ROLLING_BACK}),
+    # Where the manifest asks for the next round already, the one ends and the other begins in one step.
+    Phase.FAILING_BACK: frozenset({Phase.FAILED_BACK, Phase.REGISTERING, Phase.ROLLING_BACK}),
     Phase.FAILED_BACK: frozenset(_COPIES | {Phase.REGISTERING, Phase.INITIALIZED}),
     Phase.REGISTERING: frozenset(_COPIES | {Phase.INITIALIZED}),
 }
