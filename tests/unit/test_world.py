@@ -74,6 +74,35 @@ def test_what_belongs_to_what(world: World) -> None:
     assert world.children(Key("ProtectedServer", "ns", "web")) == (Key("Drill", "ns", "d"),)
 
 
+def test_the_servers_of_a_pair_are_the_same_tuple_until_one_of_them_changes(world: World) -> None:
+    for each in (pair(), server("web"), server("db", "db")):
+        world.put(each)
+    here = world.get(SitePair, "ns", "pair")
+    assert here is not None
+    before, changes = world.servers(here), world.changes
+    world.put(drill("d", "web"))
+    assert world.servers(here) is before
+    assert world.changes > changes
+    changes = world.changes
+    world.put(server("db", "db", version=2))
+    assert world.servers(here) is not before
+    assert world.changes > changes
+    changes = world.changes
+    world.remove(Key("ProtectedServer", "ns", "db"), "ProtectedServer-ns-db")
+    assert [each.metadata.name for each in world.servers(here)] == ["web"]
+    assert world.changes > changes
+
+
+def test_what_is_kept_of_an_object_has_no_managers_and_is_else_what_was_seen(world: World) -> None:
+    seen = server("web")
+    seen["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    seen["status"] = {"phase": "Replicating", "conditions": [{"type": "Ready", "status": "True"}]}
+    world.put(seen)
+    kept = world.body(Key("ProtectedServer", "ns", "web"))
+    assert kept is not None
+    assert {**kept, "metadata": {**kept["metadata"], "managedFields": [{"manager": "kubectl"}]}} == seen
+
+
 def test_the_servers_of_a_pair_are_in_order_whatever_comes_and_goes(world: World) -> None:
     world.put(pair())
     here = world.get(SitePair, "ns", "pair")
