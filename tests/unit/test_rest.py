@@ -7,6 +7,7 @@ import pytest
 
 from lifeboat.api.sitepair import SitePair
 from lifeboat.engines.facts import Fact, Known, Network, PairFacts, SiteFacts, Storage, Unknown, nothing_known
+from lifeboat.lifecycle.view import Verification
 from lifeboat.reconcile.rest import Rest, Sites
 from lifeboat.world import Key, World
 from tests.unit.test_world import drill, pair, server
@@ -69,7 +70,7 @@ def rest(world: World) -> Rest:
     key, its = Key("ProtectedServer", "ns", "web"), found_pair(world)
     body = world.body(key)
     assert body is not None
-    return Rest(key, "web", body, its.spec, (), (), (), FACTS["web"], SITES, 0.0, -1)
+    return Rest(key, "web", body, its.spec, (), (), (), FACTS["web"], {}, SITES, 0.0, -1)
 
 
 def found_pair(world: World) -> SitePair:
@@ -80,11 +81,11 @@ def found_pair(world: World) -> SitePair:
 
 def test_a_rest_holds_while_others_come_and_change(world: World) -> None:
     made = rest(world)
-    assert made.holds(world, found_pair(world), SITES, FACTS)
+    assert made.holds(world, found_pair(world), SITES, FACTS, {})
     world.put(server("db", "db", version=2))
     world.put(drill("d", "db"))
-    assert made.holds(world, found_pair(world), seen(Known(SITE)), dict(FACTS))
-    assert made.holds(world, found_pair(world), SITES, FACTS)
+    assert made.holds(world, found_pair(world), seen(Known(SITE)), dict(FACTS), {})
+    assert made.holds(world, found_pair(world), SITES, FACTS, {})
 
 
 @pytest.mark.parametrize(
@@ -92,14 +93,15 @@ def test_a_rest_holds_while_others_come_and_change(world: World) -> None:
 )
 def test_a_rest_ends_with_what_concerns_it(world: World, change: dict[str, Any]) -> None:
     made = rest(world)
-    assert made.holds(world, found_pair(world), SITES, FACTS)
+    assert made.holds(world, found_pair(world), SITES, FACTS, {})
     world.put(change)
-    assert not made.holds(world, found_pair(world), SITES, FACTS)
+    assert not made.holds(world, found_pair(world), SITES, FACTS, {})
 
 
 def test_a_rest_ends_with_what_is_seen(world: World) -> None:
     made, its = rest(world), found_pair(world)
-    assert not made.holds(world, its, seen(Unknown("it does not answer")), FACTS)
-    assert not made.holds(world, its, SITES, {"web": nothing_known("web", "another reason")})
-    assert not made.holds(world, its, SITES, {})
-    assert made.holds(world, its, SITES, FACTS)
+    assert not made.holds(world, its, seen(Unknown("it does not answer")), FACTS, {})
+    assert not made.holds(world, its, SITES, {"web": nothing_known("web", "another reason")}, {})
+    assert not made.holds(world, its, SITES, {}, {})
+    assert not made.holds(world, its, SITES, FACTS, {"m": Verification(done=True)})
+    assert made.holds(world, its, SITES, FACTS, {})

@@ -17,7 +17,7 @@ from lifeboat.api.failover import Failover
 from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair, SitePairSpec
 from lifeboat.engines.facts import Fact, Known, PairFacts, ServerFacts, SiteFacts, Way
-from lifeboat.lifecycle.view import DRILL, FAILOVER, Plan, View
+from lifeboat.lifecycle.view import DRILL, FAILOVER, Plan, Verification, View
 from lifeboat.reconcile.moving import is_moving
 from lifeboat.world import Key, World, key_of
 
@@ -57,6 +57,7 @@ class Rest:
     failovers: Sequence[Failover]
     rivals: Sequence[ProtectedServer]
     facts: ServerFacts
+    verifications: Mapping[str, Verification]
     sites: Sites
     until: float
     changes: int
@@ -66,12 +67,21 @@ class Rest:
         """The rest after a pass with this view. Whether the world's objects are those of the view is yet to be seen."""
         server = view.server
         objects = (view.pair.spec, view.drills, view.failovers, view.rivals)
-        return cls(key_of(server), server.spec.server_id, body, *objects, view.facts, sites, until, -1)
+        return cls(
+            key_of(server), server.spec.server_id, body, *objects, view.facts, view.verifications, sites, until, -1
+        )
 
-    def holds(self, world: World, pair: SitePair, sites: Sites, servers: Mapping[str, ServerFacts]) -> bool:
+    def holds(
+        self,
+        world: World,
+        pair: SitePair,
+        sites: Sites,
+        servers: Mapping[str, ServerFacts],
+        verifications: Mapping[str, Verification],
+    ) -> bool:
         """Whether nothing has changed since, so that another pass would do nothing."""
         facts = servers.get(self.server_id)
-        if facts is None or not same(facts, self.facts):
+        if facts is None or not same(facts, self.facts) or verifications != self.verifications:
             return False
         if sites is not self.sites:
             if sites != self.sites:

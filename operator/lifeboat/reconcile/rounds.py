@@ -85,8 +85,9 @@ class ServerRounds:
             rest is not None
             and self._tools.elapsed() < rest.until
             and seen.asked > self._acted
-            and rest.holds(self._tools.world, pair, seen.sites, seen.facts.servers)
-            and not self._tools.verifier.snapshots(self._key)
+            and rest.holds(
+                self._tools.world, pair, seen.sites, seen.facts.servers, self._tools.verifier.snapshots(self._key)
+            )
         )
 
     async def run(self, pair: SitePair, seen: Look) -> None:

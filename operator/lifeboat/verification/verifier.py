@@ -63,12 +63,12 @@ class Verifier:
 
     def __init__(self, *, now: Callable[[], datetime] = clock.now) -> None:
         self._now = now
-        self._running: dict[tuple[object, str], _Running] = {}
+        self._running: dict[object, dict[str, _Running]] = {}
         self._http: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
         """End all verifications."""
-        tasks = [running.task for running in self._running.values()]
+        tasks = [running.task for machines in self._running.values() for running in machines.values()]
         self._running.clear()
         for task in tasks:
             task.cancel()
@@ -79,50 +79,58 @@ class Verifier:
 
     def start(self, server: object, job: Job, wake: Callable[[], None]) -> bool:
         """Start to prove a machine, unless that is under way or done; `wake` is called at each news."""
-        key = (server, job.machine)
-        if key in self._running:
+        machines = self._running.setdefault(server, {})
+        if job.machine in machines:
             return False
-        task = asyncio.create_task(self._prove(key, job, wake), name=f"verify {job.machine}")
-        self._running[key] = _Running(task)
+        task = asyncio.create_task(self._prove(server, job, wake), name=f"verify {job.machine}")
+        machines[job.machine] = _Running(task)
         return True
 
     def snapshots(self, server: object) -> Mapping[str, Verification]:
         """How far the verifications of a server are, by machine."""
-        return {machine: each.found for (of, machine), each in self._running.items() if of == server}
+        return {machine: each.found for machine, each in self._running.get(server, {}).items()}
 
     def keep_only(self, server: object, machines: Collection[str]) -> None:
         """End and forget the verifications of machines that do not run any more."""
-        for key in [key for key in self._running if key[0] == server and key[1] not in machines]:
-            self._running.pop(key).task.cancel()
+        for machine in self._running.get(server, {}).keys() - set(machines):
+            self._forget(server, machine).task.cancel()
 
-    async def _prove(self, key: tuple[object, str], job: Job, wake: Callable[[], None]) -> None:
+    def _forget(self, server: object, machine: str) -> _Running:
+        machines = self._running[server]
+        forgotten = machines.pop(machine)
+        if not machines:
+            del self._running[server]
+        return forgotten
+
+    async def _prove(self, server: object, job: Job, wake: Callable[[], None]) -> None:
         try:
             script = await self._script(job) if job.script is not None else None
-            self._tell(key, replace(self._found(key), script=script))
+            self._tell(server, job, replace(self._found(server, job), script=script))
             if script is not None:
                 wake()
             outcomes = await self._checks(job)
         except Exception as error:  # noqa: BLE001 - a fault of ours in the background must be seen, as a failed check
             if _let_go(error):
                 # What could not be proved without the lease is no finding: it is started anew, here or elsewhere.
-                self._running.pop(key, None)
+                if job.machine in self._running.get(server, {}):
+                    self._forget(server, job.machine)
                 wake()
                 return
             _log.exception("the verification of %s broke", job.machine)
             broke = "it broke in the operator, see its log"
             outcomes = tuple(CheckOutcome(check.name, passed=False, message=broke) for check in job.checks)
-            script = self._found(key).script or (ScriptOutcome(None, broke) if job.script else None)
+            script = self._found(server, job).script or (ScriptOutcome(None, broke) if job.script else None)
         passed = all(outcome.passed for outcome in outcomes) and (script is None or script.exit_code == 0)
         done = Verification(done=True, script=script, checks=outcomes, ready_at=self._now() if passed else None)
-        self._tell(key, done)
+        self._tell(server, job, done)
         wake()
 
-    def _found(self, key: tuple[object, str]) -> Verification:
-        running = self._running.get(key)
+    def _found(self, server: object, job: Job) -> Verification:
+        running = self._running.get(server, {}).get(job.machine)
         return running.found if running is not None else Verification(done=False)
 
-    def _tell(self, key: tuple[object, str], found: Verification) -> None:
-        if (running := self._running.get(key)) is not None:
+    def _tell(self, server: object, job: Job, found: Verification) -> None:
+        if (running := self._running.get(server, {}).get(job.machine)) is not None:
             running.found = found
 
     async def _script(self, job: Job) -> ScriptOutcome:
