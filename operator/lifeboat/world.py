@@ -88,7 +88,6 @@ class World:
 
     def put(self, body: Mapping[str, Any], *, written: bool = False) -> None:
         """Take in an object as the watch, or the answer to our own write, gives it."""
-        body = _small(body)
         metadata = body["metadata"]
         key = Key(str(body["kind"]), metadata.get("namespace", ""), metadata["name"])
         before = self._seen.get(key)
@@ -99,6 +98,7 @@ class World:
                 return
             if is_now < was and before.written and self._elapsed() - before.at < ECHO_SECONDS:
                 return
+        body = _small(body)
         try:
             resource = KINDS[key.kind].parse(body)
         except pydantic.ValidationError as error:

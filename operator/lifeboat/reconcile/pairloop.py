@@ -144,9 +144,7 @@ class PairLoop:
                 if key not in self._busy and not (rounds is not None and rounds.rests(pair, seen)):
                     self._busy.add(key)
                     self._begin(group, pair, key, seen)
-            if (present := world.servers(pair)) is not self._present:
-                self._forget_gone({key_of(server) for server in present})
-                self._present = present
+            self._forget_gone(world.servers(pair))
         except NotLeader:
             pass
         except Exception as error:  # noqa: BLE001 - told, and tried again at the next poll
@@ -208,11 +206,17 @@ class PairLoop:
             if key in self._nudged or key in self._again:
                 self._awake.set()
 
-    def _forget_gone(self, present: Collection[Key]) -> None:
-        for key in [key for key in self._rounds if key not in present and key not in self._busy]:
+    def _forget_gone(self, present: Sequence[ProtectedServer]) -> None:
+        """Forget the servers that are gone; one whose pass is under way waits for the next poll."""
+        if present is self._present:
+            return
+        gone = self._rounds.keys() - {key_of(server) for server in present}
+        for key in gone - self._busy:
             del self._rounds[key]
             self._again.pop(key, None)
             self._tools.verifier.keep_only(key, ())
+        if not gone & self._busy:
+            self._present = present
 
     # --- the pair itself
 

@@ -83,8 +83,10 @@ class Writer:
         if body is None:
             return False
         uid, wanted, stored = body["metadata"]["uid"], comparable(status), comparable(body.get("status") or {})
+        if wanted == stored:
+            return False
         applied = (uid, _digest(wanted))
-        if wanted == stored or (self._applied.get(key) == applied and contains(stored, wanted)):
+        if self._applied.get(key) == applied and contains(stored, wanted):
             return False
         self._allowed()
         try:
