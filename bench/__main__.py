@@ -47,7 +47,7 @@ class Part:
 
 
 PARTS: Final = {
-    "recovery": Part("Recovery: from the manifest to the application's answer", 900),
+    "recovery": Part("Recovery: from the manifest to the application's answer", 1020),
     "copying": Part("The first copy", 300),
     "writes": Part("What the guest notices", 420),
     "resync": Part("After an interruption", 240),

@@ -26,7 +26,7 @@ from lifeboat.host.inventory import NetworkSpec
 
 RUNS: Final = 10
 KILLS: Final = 30
-SECONDS: Final = 720.0
+SECONDS: Final = 900.0
 POLL_SECONDS: Final = 0.02
 SERVER: Final = "shop"
 SOURCE: Final = "127.0.41.5"
