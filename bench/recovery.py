@@ -86,14 +86,17 @@ def rows(host: str) -> set[int] | None:
 
 
 def answered(host: str, wanted: Callable[[set[int]], bool] = lambda _: True, seconds: float = 120.0) -> set[int]:
-    """The rows of the first answer that is as wanted.
+    """The rows of the first answer that is as wanted, and that a second one confirms.
+
+    An answer whose machine ends while it is given has no end of its own, and looks like one with fewer rows.
 
     Raises:
         TimeoutError: there was none in time.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if (found := rows(host)) is not None and wanted(found):
+        found = rows(host)
+        if found is not None and wanted(found) and (again := rows(host)) is not None and found <= again:
             return found
         time.sleep(POLL_SECONDS)
     raise TimeoutError(f"{host} did not answer as wanted within {seconds:g} s")
