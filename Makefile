@@ -73,8 +73,8 @@ soak: $(READY)
 	$(BIN)/python -m tests.soak $(SECONDS) $(SEED)
 
 # What Lifeboat is for, measured against baselines of the same run: tables, charts and JSON in docs/measurements. A part
-# alone: `make bench-recovery`, -copying, -writes, -resync, -scale, -start. The whole takes less than half an hour; one
-# part more than that by itself, and is run by its name only: `make bench-large`. Each part has a deadline.
+# alone: `make bench-recovery`, -copying, -writes, -resync, -scale, -start. The whole takes about half an hour; the longest
+# part is run by its name only: `make bench-large`. Each part has a deadline.
 bench: $(VENV)/bench-ready
 	$(BIN)/python -m demo prepare
 	$(BIN)/python -m bench

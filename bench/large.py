@@ -1,4 +1,4 @@
-"""Five thousand servers, and ten minutes in which nothing changes: more than half an hour, so not of the whole run."""
+"""Five thousand servers, and ten minutes in which nothing changes: too long for the whole run, so by its name only."""
 
 from __future__ import annotations
 

@@ -30,5 +30,5 @@ class Thrift:
         self._began = self._spent()
 
     def pause(self) -> float:
-        """It has ended now: how many seconds after its beginning it may begin again."""
+        """It has ended now: for how many seconds it is to be left alone."""
         return min(self._longest, max(self._least, (self._spent() - self._began) / self._share))
