@@ -17,9 +17,8 @@ from lifeboat.host import machine
 from lifeboat.host.qmp import Monitors, Session
 
 PRIVATE = "127.0.0.1"
-# A guest that listens accepts within milliseconds; a busy host is given a little more.
-_ACCEPT_LOOKS = 6
-_ACCEPT_PAUSE = 0.05
+# A guest that listens accepts within milliseconds; a busy host is given a little more. Each look takes from the guest.
+_ACCEPT_PAUSES = (0.02, 0.08, 0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +88,12 @@ async def until_accepted(monitors: Monitors, folder: Path, route: tuple[str, int
     """
     _, writer = await asyncio.open_connection(*route)
     try:
-        for _ in range(_ACCEPT_LOOKS):
+        for pause in _ACCEPT_PAUSES:
+            await asyncio.sleep(pause)
             async with monitors.session(machine.socket(folder)) as session:
                 table = await session.human("info usernet")
             if _established(table, route):
                 return
-            await asyncio.sleep(_ACCEPT_PAUSE)
     finally:
         writer.close()
         with contextlib.suppress(OSError):

@@ -14,17 +14,37 @@ PATIENCE: Final = timedelta(seconds=30)
 """What has not moved for this long is no longer looked at more often."""
 
 _RESTING = (FailoverStage.AWAITING_COMMIT, FailoverStage.COMMITTED)
+_VERIFYING = (FailoverStage.VERIFYING, DrillStage.VERIFYING)
 
 
 def is_moving(view: View) -> bool:
     """Whether a machine boots, is verified or cleared, a copy starts, or a failover is between two rests."""
-    ledger, replica = view.facts.ledger, view.way.replica
-    if isinstance(ledger, Known):
-        failover = ledger.value.failover
-        if failover is not None and failover.stage not in _RESTING:
-            return True
-        if any(drill.stage is not DrillStage.RUNNING for drill in ledger.value.drills):
-            return True
+    return bool(_stages(view)) or _copy_starts(view)
+
+
+def is_verified_only(view: View) -> bool:
+    """Whether all that moves are machines whose verification is under way, and tells its news by itself.
+
+    To look at them more often finds nothing, and takes from a machine that boots on the same host.
+    """
+    stages = _stages(view)
+    under_way = sum(not each.done for each in view.verifications.values())
+    return all(stage in _VERIFYING for stage in stages) and under_way >= len(stages) and not _copy_starts(view)
+
+
+def _stages(view: View) -> list[FailoverStage | DrillStage]:
+    """The stages between two rests that drills and the failover are in."""
+    if not isinstance(view.facts.ledger, Known):
+        return []
+    ledger = view.facts.ledger.value
+    found: list[FailoverStage | DrillStage] = [d.stage for d in ledger.drills if d.stage is not DrillStage.RUNNING]
+    if ledger.failover is not None and ledger.failover.stage not in _RESTING:
+        found.append(ledger.failover.stage)
+    return found
+
+
+def _copy_starts(view: View) -> bool:
+    replica = view.way.replica
     return isinstance(replica, Known) and replica.value.state is ReplicaState.STARTING
 
 

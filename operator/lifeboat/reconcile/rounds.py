@@ -348,7 +348,8 @@ class ServerRounds:
         waits = [wait] if (wait := self._pace.next_in(plan.actions)) is not None else []
         if moving.is_moving(view):
             still = timedelta(seconds=self._tools.elapsed() - self._changed)
-            waits.append(settings.poll_moving if still < moving.PATIENCE else settings.poll)
+            often = still < moving.PATIENCE and not moving.is_verified_only(view)
+            waits.append(settings.poll_moving if often else settings.poll)
         if plan.ledger is not None:
             waits.append(settings.poll_moving)
         if waits:
