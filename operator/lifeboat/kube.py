@@ -100,6 +100,7 @@ class Kube:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self._turns = asyncio.Semaphore(CONNECTIONS)
 
     @classmethod
     async def connect(cls, kubeconfig: Path | None) -> Self:
@@ -179,13 +180,13 @@ class Kube:
         accept: str = JSON,
         seconds: float = DEADLINE_SECONDS,
     ) -> Body:
-        """Make one request and return the JSON object that is the answer.
+        """Make one request and return the JSON object that is the answer. Its time begins with its turn.
 
         Raises:
             KubeError: one of its kinds.
         """
         try:
-            async with asyncio.timeout(seconds):
+            async with self._turns, asyncio.timeout(seconds):
                 # The body goes past the client's serialization, which would copy it model by model for nothing.
                 _, url, headers, _, _ = await self._api.param_serialize(
                     method,
@@ -392,9 +393,7 @@ def _error(status: int, method: str, path: str, text: bytes) -> KubeError:
             return NotFound(said)
         case 409 | 412:
             return Conflict(said)
-        case 429:
-            return Unavailable(said)
-        case _ if status >= 500:
+        case _ if status == 429 or status >= 500:
             return Unavailable(said)
         case _:
             return Rejected(said)

@@ -53,7 +53,9 @@ class Service:
         """Work until stopped."""
         settings = self._settings
         api = await kube.Kube.connect(settings.kubeconfig)
-        leader = Leadership(api, settings.lease_namespace, settings.lease_name, settings.identity)
+        # A connection of its own: where thousands of requests wait for their turn, the lease must not.
+        leases = await kube.Kube.connect(settings.kubeconfig)
+        leader = Leadership(leases, settings.lease_namespace, settings.lease_name, settings.identity)
         writer = Writer(api, self.world, leader.may_write, settings.identity, now=self._now)
         tools = Tools(
             settings=settings,
@@ -79,6 +81,7 @@ class Service:
             for engine in self._engines.values():
                 await engine.close()
             await api.close()
+            await leases.close()
 
     async def _work(self, leader: Leadership, reconciler: Reconciler, writer: Writer, api: kube.Kube) -> None:
         tasks = [

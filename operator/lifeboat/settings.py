@@ -21,7 +21,7 @@ class Settings:
     """Everything that can be set. Times are seconds.
 
     `namespaces` empty means all. `http_port` 0 takes any free one. `poll` is how often an engine is looked at while
-    nothing moves, `poll_moving` while a server boots, is verified or is being fenced.
+    nothing moves, `poll_moving` while a server boots or is being fenced.
     """
 
     zones: Path = Path("zones")

@@ -88,9 +88,9 @@ class Writer:
         applied = (uid, _digest(wanted))
         if self._applied.get(key) == applied and contains(stored, wanted):
             return False
-        self._allowed()
         try:
             async with self._slots:
+                self._allowed()
                 written = await self._api.apply_status(
                     KINDS[key.kind], key.namespace, key.name, _keep_times(status, body.get("status") or {})
                 )
@@ -165,9 +165,9 @@ class Writer:
         body = self._world.body(key)
         if body is None:
             return False
-        self._allowed()
         uid = body["metadata"]["uid"]
         async with self._slots:
+            self._allowed()
             changed = await change(KINDS[key.kind], body)
         if changed is None:
             metadata = body["metadata"]
