@@ -21,9 +21,10 @@ from lifeboat.reconcile.writer import Writer
 from lifeboat.settings import Settings
 from lifeboat.verification.scripts import Readability
 from lifeboat.verification.verifier import Verifier
-from lifeboat.world import KINDS, World
+from lifeboat.world import KINDS, Key, World
 
 WAIT_SECONDS: Final = 1.0
+LIST_AGAIN_SECONDS: Final = 3.0
 DRAIN_SECONDS: Final = 2.0
 
 _log = logging.getLogger(__name__)
@@ -86,8 +87,7 @@ class Service:
     async def _work(self, leader: Leadership, reconciler: Reconciler, writer: Writer, api: kube.Kube) -> None:
         tasks = [
             asyncio.create_task(leader.run(), name="leadership"),
-            asyncio.create_task(reconciler.run(), name="reconciler"),
-            asyncio.create_task(self._listing(api), name="listing"),
+            asyncio.create_task(self._reconcile(reconciler, api), name="reconciler"),
         ]
         events = asyncio.create_task(writer.tell_events(), name="events")
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
@@ -125,19 +125,42 @@ class Service:
             else:
                 return True
 
-    async def _listing(self, api: kube.Kube) -> None:
-        """Find the world complete where there is nothing: then no event ever says so."""
-        while not self._stop.is_set():
-            if not self.world.complete:
-                with contextlib.suppress(kube.KubeError):
-                    found = [
-                        await api.list_metadata(kind, namespace, limit=1)
-                        for kind in KINDS.values()
-                        for namespace in self._settings.namespaces or (None,)
-                    ]
-                    if not any(found):
-                        self.world.complete = True
-            await asyncio.sleep(WAIT_SECONDS)
+    async def _reconcile(self, reconciler: Reconciler, api: kube.Kube) -> None:
+        """Work from the moment at which the world is complete: at which the watch has told of all that a list has."""
+        missing: set[Key] = set()
+        all_told = asyncio.Event()
+
+        def told(key: Key, _written: bool) -> None:
+            missing.discard(key)
+            if not missing:
+                all_told.set()
+
+        self.world.listen(told)
+        while not self.world.complete:
+            try:
+                missing.update(await self._listed(api))
+            except kube.KubeError as error:
+                _log.warning("the objects could not be listed: %s", error)
+                await asyncio.sleep(WAIT_SECONDS)
+                continue
+            missing -= {key for key in missing if self.world.body(key) is not None}
+            # What was deleted before the watch saw it is never told of, and is in no later list.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LIST_AGAIN_SECONDS):
+                    while missing:
+                        all_told.clear()
+                        await all_told.wait()
+            self.world.complete = not missing
+            missing.clear()
+        await reconciler.run()
+
+    async def _listed(self, api: kube.Kube) -> set[Key]:
+        return {
+            Key(name, each["namespace"], each["name"])
+            for name, kind in KINDS.items()
+            for namespace in self._settings.namespaces or (None,)
+            for each in await api.list_metadata(kind, namespace)
+        }
 
     async def _unless_stopped(self, waiting: Coroutine[None, None, bool]) -> bool:
         """What is waited for, or False once stopped."""

@@ -1,7 +1,7 @@
 """What kopf is for here: it watches the four kinds, and tells the world what came, changed and went.
 
-The indices keep nothing: kopf runs them for every object of its first listing before it lets any event handler run, so
-the world is complete when the first of those is called. Later it runs them before those for whatever changes.
+Event handlers are all that is used of it. Its indices would say when everything that was there is in, but every object
+of the first listing then wakes all others: five thousand of them take minutes. So the world is compared with a list.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import kopf
@@ -29,13 +28,6 @@ GOODBYE_SECONDS: Final = 0.25
 UNUSED_FINALIZER: Final = f"{GROUP}/kopf"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Listing:
-    """Whether the first listing of everything is in."""
-
-    done: bool = False
 
 
 class _NothingKept(kopf.DiffBaseStorage):
@@ -59,7 +51,6 @@ News: TypeAlias = Callable[[World], None]
 def registry(tell: Callable[[News], None], credentials: Callable[[], Awaitable[Credentials]]) -> kopf.OperatorRegistry:
     """The handlers that tell the world, speaking to the API server with the credentials of our own client."""
     made = kopf.OperatorRegistry()
-    listing = _Listing()
 
     @kopf.on.login(registry=made)
     async def login(**_arguments: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf's own protocol
@@ -77,25 +68,15 @@ def registry(tell: Callable[[News], None], credentials: Callable[[], Awaitable[C
 
     for kind in KINDS.values():
 
-        @kopf.index(GROUP, VERSION, kind.PLURAL, registry=made, id=f"index-{kind.PLURAL}")
-        async def seen(body: kopf.Body, **_: object) -> None:
-            found = dict(body)
-            tell(lambda world: world.put(found))
-
         @kopf.on.event(GROUP, VERSION, kind.PLURAL, registry=made, id=f"event-{kind.PLURAL}")
-        async def handled(event: kopf.RawEvent, **_: object) -> None:
-            if not listing.done:
-                listing.done = True
-                tell(_completed)
+        async def heard(event: kopf.RawEvent, **_: object) -> None:
+            found: Mapping[str, Any] = event["object"]
             if event["type"] == "DELETED":
-                found: Mapping[str, Any] = event["object"]
                 tell(lambda world: _gone(world, found))
+            else:
+                tell(lambda world: world.put(found))
 
     return made
-
-
-def _completed(world: World) -> None:
-    world.complete = True
 
 
 def _gone(world: World, body: Mapping[str, Any]) -> None:

@@ -21,8 +21,8 @@ from lifeboat.lifecycle.view import DRILL, FAILOVER, Plan, Verification, View
 from lifeboat.reconcile.moving import is_moving
 from lifeboat.world import Key, World, key_of
 
-LONGEST_REST: Final = timedelta(minutes=5)
-"""What rests is gone through again after this long, whatever was missed."""
+LONGEST_REST: Final = timedelta(minutes=30)
+"""What rests is gone through again after this long, whatever was missed, or after half of it at the earliest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -359,7 +360,9 @@ class ServerRounds:
         world, rest = self._tools.world, rest_of(view, plan)
         body = world.body(self._key)
         if rest and body is not None:
-            self._rest = Rest.after(view, body, seen.sites, self._tools.elapsed() + rest.total_seconds())
+            # Spread, so that thousands that were made at once are not gone through again at once.
+            seconds = rest.total_seconds() * random.uniform(0.5, 1)  # noqa: S311 - nothing secret
+            self._rest = Rest.after(view, body, seen.sites, self._tools.elapsed() + seconds)
 
     # --- complaints
 
