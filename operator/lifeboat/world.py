@@ -28,6 +28,8 @@ KINDS: Final[Mapping[str, type[Resource]]] = {
 _SHARED_LENGTH: Final = 256
 ECHO_SECONDS: Final = 5.0
 """How long an older version than our own write is taken for a late echo. Later, the API server itself went back."""
+ANSWER_SECONDS: Final = 15.0
+"""How late the answer to our own write may be, when the watch has told of somebody's edit after it meanwhile."""
 
 _log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Resource)
@@ -96,7 +98,8 @@ class World:
             was, is_now = _version(before.body), _version(body)
             if was == is_now:
                 return
-            if is_now < was and before.written and self._elapsed() - before.at < ECHO_SECONDS:
+            age = self._elapsed() - before.at
+            if is_now < was and ((before.written and age < ECHO_SECONDS) or (written and age < ANSWER_SECONDS)):
                 return
         body = _small(body)
         try:

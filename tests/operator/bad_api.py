@@ -27,7 +27,8 @@ class BadApi:
     """Passes everything on until it is told otherwise; it runs in a thread of its own.
 
     `refuse` is the status that every request gets, `hang` lets none be answered, and `tell_watches` says something in
-    the middle of every watch and closes it. `reset` tears every connection that there is.
+    the middle of every watch and closes it. `reset` tears every connection that there is. `late` is by how many seconds
+    a write is answered later than watches tell of it.
     """
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
@@ -40,6 +41,7 @@ class BadApi:
         self._known = known
         self.refuse: int | None = None
         self.hang = False
+        self.late = 0.0
         self.requests = 0
         self._watches: dict[web.StreamResponse, asyncio.Event] = {}
         self._last_words = b""
@@ -118,6 +120,8 @@ class BadApi:
         body = await request.read() or None
         timeout = aiohttp.ClientTimeout(total=None, connect=5)
         async with self._session.request(request.method, url, data=body, headers=headers, timeout=timeout) as found:
+            if request.method == "PATCH":
+                await asyncio.sleep(self.late)
             kept = {key: value for key, value in found.headers.items() if key.lower() not in _SKIPPED}
             answer = web.StreamResponse(status=found.status, headers=kept)
             await answer.prepare(request)

@@ -107,6 +107,18 @@ def test_after_a_bad_moment_what_is_new_is_seen_and_done(
     assert operator.failed is None
 
 
+def test_an_edit_that_is_told_before_our_own_write_is_answered_is_not_lost(
+    site: Site, door: BadApi, operator: Operator
+) -> None:
+    door.late = 1.0
+    site.create(Failover, "go", {"serverRef": {"name": "web"}})
+    site.until_phase(Failover, "go", "AwaitingCommit", 30)
+    site.edit(Failover, "go", {"commit": True})
+    took = site.until_phase(Failover, "go", "Committed", 60)
+    assert took < 15, "it is done when it is told, not when everything is compared with a list"
+    assert operator.failed is None
+
+
 def test_points_are_due_while_the_api_server_hangs(site: Site, door: BadApi, operator: Operator) -> None:
     site.edit(
         ProtectedServer,

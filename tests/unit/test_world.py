@@ -7,7 +7,7 @@ import pytest
 from lifeboat.api.drill import Drill
 from lifeboat.api.protectedserver import ProtectedServer
 from lifeboat.api.sitepair import SitePair
-from lifeboat.world import ECHO_SECONDS, Key, World
+from lifeboat.world import ANSWER_SECONDS, ECHO_SECONDS, Key, World
 
 Body = dict[str, Any]
 
@@ -170,6 +170,16 @@ def test_a_late_echo_does_not_undo_our_own_write(world: World, clock: Clock) -> 
     assert found(world).metadata.resource_version == "5"
     clock.seconds += ECHO_SECONDS
     world.put(server("web", version=3, annotations={"restored": "yes"}))
+    assert found(world).metadata.resource_version == "3", "an etcd that was restored counts from before"
+
+
+def test_a_late_answer_to_our_own_write_does_not_undo_an_edit_after_it(world: World, clock: Clock) -> None:
+    world.put(server("web", version=4))
+    world.put(server("web", version=6, generation=2))  # the edit, by the watch
+    world.put(server("web", version=5), written=True)
+    assert found(world).metadata.generation == 2
+    clock.seconds += ANSWER_SECONDS
+    world.put(server("web", version=3), written=True)
     assert found(world).metadata.resource_version == "3", "an etcd that was restored counts from before"
 
 
