@@ -22,7 +22,7 @@ from lifeboat.reconcile.moving import is_moving
 from lifeboat.world import Key, World, key_of
 
 LONGEST_REST: Final = timedelta(minutes=30)
-"""What rests is gone through again after this long, whatever was missed, or after half of it at the earliest."""
+"""What rests is gone through again after this long at most, whatever was missed."""
 
 
 @dataclass(frozen=True, slots=True)
