@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from lifeboat.api.protectedserver import ProtectedServerPhase as Phase
 from lifeboat.engines import verbs
 from lifeboat.engines.contract import Retry
 from lifeboat.engines.ledger import ActiveSite, Direction
+from lifeboat.engines.simulated.world import ALL
 from lifeboat.lifecycle.phases import TRANSITIONS
 from lifeboat.lifecycle.view import DRILL, FAILOVER, PROTECTED_SERVER
 from tests.lifecycle.cluster import SERVER, Cluster, world
@@ -291,6 +293,50 @@ def test_an_interruption_on_the_way_back_offers_no_failover() -> None:
     cluster.world.cut_link()
     cluster.until("ReverseInterrupted")
     assert "create a Failover" not in cluster.condition(PROTECTED_SERVER, SERVER, "Ready")["message"]
+
+
+def planned_over_a_link_that_breaks(cluster: Cluster) -> None:
+    """Ask for a planned failover, and cut the link when the source is about to go down with a write on its way."""
+    cluster.replicating(recoveryPoints=POLICY)
+    cluster.failover("moved", planned=True)
+    cluster.settle()
+    cluster.world.cut_link()
+    cluster.world.write(SERVER)
+    cluster.run(timedelta(seconds=30))
+    assert cluster.phase == "FailingOver"
+    assert cluster.world.running(SERVER) is False, "the guest is down"
+
+
+def test_a_planned_failover_goes_on_when_a_link_that_broke_in_the_middle_is_back() -> None:
+    cluster = Cluster(world())
+    planned_over_a_link_that_breaks(cluster)
+    assert "do not reach each other" in cluster.condition(FAILOVER, "moved", "Ready")["message"]
+    assert cluster.condition(FAILOVER, "moved", "Stalled")["status"] == "False"
+    cluster.crash()
+    cluster.world.restore_link()
+    cluster.until("FailedOver", within=timedelta(minutes=1))
+    assert cluster.world.contents(SERVER, "failover-1-1") == 1
+
+
+def test_a_planned_failover_over_a_link_that_broke_can_still_be_rolled_back() -> None:
+    cluster = Cluster(world())
+    planned_over_a_link_that_breaks(cluster)
+    cluster.edit(FAILOVER, "moved", rollback=True)
+    cluster.run(timedelta(seconds=10))
+    assert cluster.world.running(SERVER)
+    cluster.world.restore_link()
+    cluster.until("Replicating")
+
+
+def test_a_planned_failover_whose_copy_cannot_be_resumed_asks_for_a_person() -> None:
+    cluster = Cluster(world(capabilities=replace(ALL, delta_resync=False)))
+    planned_over_a_link_that_breaks(cluster)
+    cluster.world.restore_link()
+    cluster.run(timedelta(seconds=30))
+    stalled = cluster.condition(FAILOVER, "moved", "Stalled")
+    assert stalled["status"] == "True"
+    assert "last writes cannot arrive" in stalled["message"]
+    assert "rollback: true" in stalled["message"]
 
 
 def test_a_planned_failover_whose_source_ends_too_early_stops_and_says_so() -> None:

@@ -25,7 +25,7 @@ from lifeboat.lifecycle import machines, points, reasons
 from lifeboat.lifecycle.decide import acceptance
 from lifeboat.lifecycle.decide.edits import decide_edit
 from lifeboat.lifecycle.decide.endings import commit, committed_unseen, release_rest, roll_back, rollback_obstacle
-from lifeboat.lifecycle.decide.fence import fence_waited_for
+from lifeboat.lifecycle.decide.fence import fence_waited_for, last_writes_awaited
 from lifeboat.lifecycle.decide.stages import all_halted, spend, start_machine, to_stage
 from lifeboat.lifecycle.view import FAILOVER, Draft, Notice, Subject, View, subject_of
 
@@ -187,11 +187,10 @@ BEFORE_COMMIT = (
 
 def _stop_replication(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -> None:
     """Fence first, so that no write is acknowledged that the frozen tip does not have; then freeze the tip."""
-    fence = draft.ledger.fence
-    if record.planned and (fence is None or fence.confirmed_at is None):
+    if last_writes_awaited(draft.ledger):
         _note_planned(view, draft, subject, failback=record.failback)
         return
-    if not fence_waited_for(view, fence):
+    if not fence_waited_for(view, draft.ledger.fence):
         return
     match view.way.replica:
         case Known(replica) if replica.state is ReplicaState.STOPPED and (
@@ -226,11 +225,23 @@ def _note_planned(view: View, draft: Draft, subject: Subject, *, failback: bool)
         case Known(source) if source.fenced and not source.running:
             message = f"the source ended before its last writes had arrived, and this was to lose nothing: {cure}"
             draft.note(subject, Notice(reasons.FENCE_PENDING, message, stalled=True))
+        case Known(_) if why := _lost_on_the_way(view):
+            message = f"the source's last writes cannot arrive, and this was to lose nothing ({why}): {cure}"
+            draft.note(subject, Notice(reasons.FENCE_PENDING, message, stalled=True))
         case Known(_):
             trouble = view.troubles.get(subject)
             why = f": {trouble.message}" if trouble is not None else ""
             message = f"the source is shut down cleanly, and its last writes are awaited{why}"
             draft.note(subject, Notice(reasons.FENCE_PENDING, message, stalled=False))
+
+
+def _lost_on_the_way(view: View) -> str | None:
+    """Why an interrupted copy cannot go on where it broke; None where it can, or is not interrupted."""
+    match view.way.replica:
+        case Known(replica) if replica.state is ReplicaState.INTERRUPTED and not replica.resumable:
+            return replica.reason or "the copy was lost"
+        case _:
+            return None
 
 
 def _launch(view: View, draft: Draft, subject: Subject, record: FailoverRecord) -> None:

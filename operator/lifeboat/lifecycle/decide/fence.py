@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from lifeboat.engines import verbs
 from lifeboat.engines.facts import Known, Unknown
-from lifeboat.engines.ledger import Direction, FailoverRecord, FailoverStage, Fence
+from lifeboat.engines.ledger import Direction, FailoverStage, Fence, Ledger
 from lifeboat.lifecycle.view import FAILOVER, Draft, Subject, View
 
 # How long a failover waits for the fence of a source that answers. A silent one is not waited for at all.
@@ -23,11 +23,10 @@ def decide_fence(view: View, draft: Draft) -> None:
     subject = Subject(FAILOVER, record.name) if record is not None else view.subject
     match way.source:
         case Known(source) if source.fenced and not source.running:
-            if fence.confirmed_at is None and (source.drained or not loses_nothing(record)):
+            if fence.confirmed_at is None and (source.drained or not last_writes_awaited(draft.ledger)):
                 _confirm(view, draft, fence)
         case Known(_):
-            orderly = loses_nothing(record) and fence.confirmed_at is None
-            draft.act(subject, verbs.Fence(orderly), fence.direction)
+            draft.act(subject, verbs.Fence(orderly=last_writes_awaited(draft.ledger)), fence.direction)
         case Unknown(reason):
             match way.exists:
                 case Known(False) if fence.direction is Direction.REVERSE and view.direction is Direction.FORWARD:
@@ -43,9 +42,12 @@ def decide_fence(view: View, draft: Draft) -> None:
                     pass
 
 
-def loses_nothing(record: FailoverRecord | None) -> bool:
-    """Whether a failover goes on only once the source's last write has arrived."""
-    return record is not None and record.planned and record.stage is FailoverStage.STOPPING_REPLICATION
+def last_writes_awaited(ledger: Ledger) -> bool:
+    """Whether a failover is to lose nothing, and goes on only once the source's last write has arrived."""
+    record, fence = ledger.failover, ledger.fence
+    if record is None or not record.planned or record.stage is not FailoverStage.STOPPING_REPLICATION:
+        return False
+    return fence is None or fence.confirmed_at is None
 
 
 def fence_waited_for(view: View, fence: Fence | None) -> bool:

@@ -10,6 +10,7 @@ from lifeboat.engines import verbs
 from lifeboat.engines.facts import Known, Replica, ReplicaState, Unknown
 from lifeboat.engines.ledger import Direction, Ledger
 from lifeboat.lifecycle import points, reasons
+from lifeboat.lifecycle.decide.fence import last_writes_awaited
 from lifeboat.lifecycle.decide.stages import leftovers_seen
 from lifeboat.lifecycle.decide.turn import asked_direction
 from lifeboat.lifecycle.decide.wipe import wipe_refusal, wipes
@@ -21,9 +22,12 @@ _TO_START = (*_AT_REST, ReplicaState.STARTING)
 
 
 def decide_replication(view: View, draft: Draft) -> None:
-    """Bring replication to what spec asks, unless a failover has the server."""
+    """Bring replication to what spec asks, unless a failover has the server; one that is to lose nothing needs it."""
     _note_client(view, draft)
     _restart(view, draft)
+    if last_writes_awaited(draft.ledger):
+        _bring_last_writes(view, draft)
+        return
     if draft.ledger.failover is not None or view.server.metadata.deletion_timestamp:
         return
     match view.way.replica:
@@ -216,6 +220,19 @@ def _repair(view: View, draft: Draft, replica: Replica) -> None:
         draft.ledger = replace(
             ledger, run=ledger.run + 1, resyncs=0, synced=False, full_copy_reason=replica.reason or "the copy was lost"
         )
+
+
+def _bring_last_writes(view: View, draft: Draft) -> None:
+    """Resume a copy that broke before the source's last writes had arrived: without them its fence never stands.
+
+    One that cannot be resumed is left as it is: a copy of everything takes longer than nobody may serve, so that a
+    person has to decide.
+    """
+    match view.way.replica:
+        case Known(replica) if replica.state is ReplicaState.INTERRUPTED and replica.resumable:
+            _repair(view, draft, replica)
+        case _:
+            pass
 
 
 def _keep_points(view: View, draft: Draft, replica: Replica) -> None:
