@@ -14,7 +14,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from lifeboat import clock, kube
 from lifeboat.api.names import API_VERSION, FIELD_MANAGER
@@ -25,12 +25,22 @@ from lifeboat.world import KINDS, Key, World
 EVENT_AGAIN_SECONDS: Final = 600.0
 PARALLEL_WRITES: Final = 16
 PARALLEL_EVENTS: Final = 4
-MOST_EVENTS: Final = 10_000
+MOST_EVENTS: Final = 20_000
 _MESSAGE_LENGTH: Final = 1024
 
 _log = logging.getLogger(__name__)
 
 Body = dict[str, Any]
+
+
+class _Untold(NamedTuple):
+    """An event that waits for its turn: what it is about as it was then, and when that was."""
+
+    key: Key
+    uid: str
+    version: str
+    event: Event
+    at: datetime
 
 
 class Writer:
@@ -54,7 +64,7 @@ class Writer:
         self._now = now
         self._applied: dict[Key, tuple[str, str]] = {}
         self._told: dict[tuple[str, str, str], float] = {}
-        self._events: asyncio.Queue[tuple[Key, Body]] = asyncio.Queue(MOST_EVENTS)
+        self._events: asyncio.Queue[_Untold] = asyncio.Queue(MOST_EVENTS)
         self._slots = asyncio.Semaphore(PARALLEL_WRITES)
         world.listen(self._forget_gone)
 
@@ -104,13 +114,16 @@ class Writer:
     def event(self, key: Key, event: Event) -> None:
         """Tell an Event, unless the same was told of the object in the last ten minutes.
 
-        It is created in the background, and a lost one is no harm: nothing waits for it.
+        It is created in the background, and a lost one is no harm: nothing waits for it. So it waits for its turn
+        behind every status that is to be written: where thousands of servers move at once, people see where they stand
+        first.
         """
         body = self._world.body(key)
         if body is None:
             return
         moment = self._elapsed()
-        mark = (body["metadata"]["uid"], event.reason, event.message)
+        uid, version = body["metadata"]["uid"], body["metadata"]["resourceVersion"]
+        mark = (uid, event.reason, event.message)
         if moment - self._told.get(mark, -EVENT_AGAIN_SECONDS) < EVENT_AGAIN_SECONDS:
             return
         self._forget_told(moment)
@@ -119,7 +132,7 @@ class Writer:
             logging.WARNING if event.warning else logging.INFO, event.message, fields={"reason": event.reason}
         )
         try:
-            self._events.put_nowait((key, self._event_body(key, body, event)))
+            self._events.put_nowait(_Untold(key, uid, version, event, self._now()))
         except asyncio.QueueFull:
             _log.warning("too many events at once: one of %s %s/%s is lost", *key)
 
@@ -139,11 +152,12 @@ class Writer:
 
     async def _tell_events(self) -> None:
         while True:
-            key, body = await self._events.get()
+            untold = await self._events.get()
             try:
-                await self._api.create_event(key.namespace, body)
+                async with self._slots:
+                    await self._api.create_event(untold.key.namespace, self._event_body(untold))
             except kube.KubeError as error:
-                _log.warning("an event of %s %s/%s could not be told: %s", *key, error)
+                _log.warning("an event of %s %s/%s could not be told: %s", *untold.key, error)
             finally:
                 self._events.task_done()
 
@@ -181,9 +195,9 @@ class Writer:
             self._world.put(changed, written=True)
         return True
 
-    def _event_body(self, key: Key, body: Mapping[str, Any], event: Event) -> Body:
-        stamp = self._now()
-        second = stamp.strftime("%Y-%m-%dT%H:%M:%SZ")
+    def _event_body(self, untold: _Untold) -> Body:
+        key, uid, version, event, at = untold
+        second = at.strftime("%Y-%m-%dT%H:%M:%SZ")
         return {
             "apiVersion": "v1",
             "kind": "Event",
@@ -193,8 +207,8 @@ class Writer:
                 "kind": key.kind,
                 "namespace": key.namespace,
                 "name": key.name,
-                "uid": body["metadata"]["uid"],
-                "resourceVersion": body["metadata"]["resourceVersion"],
+                "uid": uid,
+                "resourceVersion": version,
             },
             "reason": event.reason,
             "message": event.message[:_MESSAGE_LENGTH],
