@@ -44,7 +44,7 @@ RollingBack           on        on     c        d       d         c      on     
 Committing            on        on     c        d       d         c      wait   told    wait    told
 Committed             on        on     c        d       d         c      on     told    wait    person
 ReverseReplicating    on        on     mends*   recopy  a         resync a      a       a       f
-FailingBack           on        on     a        a       a         a      a      a       a       f
+FailingBack           on        on     a        a       a         wait*  a      a       a       f
 FailedBack            on        on     c        a       a         c      a      a       a       f
 Registering           on        on     c        a       a         c      a      a       a       f
 """
