@@ -111,7 +111,8 @@ class World:
         else:
             self._forget(key)
             self._remember(key, Seen(resource, body, self._elapsed(), written))
-        self._tell(key, written=written or not news)
+        # An answer to our own write may be the first that is heard of somebody's edit before it.
+        self._tell(key, written=not news)
 
     def remove(self, key: Key, uid: str) -> None:
         """Forget an object that was deleted; one that was created again under its name stays."""

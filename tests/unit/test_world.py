@@ -160,8 +160,18 @@ def test_only_what_people_change_is_news(world: World) -> None:
     world.put(server("web", version=2) | {"status": {"phase": "Initialized"}})
     world.put(server("web", version=3, generation=2))
     world.put(server("web", version=4, generation=2, annotations={"a": "b"}))
-    world.put(server("web", version=5, generation=3), written=True)
+    world.put(server("web", version=5, generation=2, annotations={"a": "b"}), written=True)
     assert told == [("web", False), ("web", True), ("web", False), ("web", False), ("web", True)]
+
+
+def test_an_edit_that_is_first_heard_of_in_the_answer_to_our_own_write_is_news(world: World) -> None:
+    told: list[bool] = []
+    world.put(server("web"))
+    world.listen(lambda _, written: told.append(written))
+    world.put(server("web", version=3, generation=2), written=True)
+    world.put(server("web", version=2, generation=2))  # the edit, by the watch
+    assert told == [False]
+    assert found(world).metadata.resource_version == "3"
 
 
 def test_a_late_echo_does_not_undo_our_own_write(world: World, clock: Clock) -> None:
