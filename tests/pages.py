@@ -36,12 +36,17 @@ def blocks(page: Path) -> list[Block]:
     return [Block(language, re.sub(f"^{indent}", "", text, flags=re.MULTILINE)) for indent, language, text in found]
 
 
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return _BLOCK.sub("", page.read_text(encoding="utf-8"))
+
+
 def commands(page: Path) -> dict[str, str]:
     """Every command that a page tells to type, in shell blocks and within its text.
 
     By the command in one line, without remarks and without needless space: how it stands there.
     """
-    within = _INLINE.findall(_BLOCK.sub("", page.read_text(encoding="utf-8")))
+    within = _INLINE.findall(prose(page))
     return commands_of(blocks(page)) | {" ".join(each.split()): each for each in within if "<" not in each}
 
 

@@ -5,7 +5,6 @@ import itertools
 import json
 import re
 import shlex
-import textwrap
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from lifeboat.api.protectedserver import ProtectedServerPhase
 from lifeboat.engines.qemu.inventory import load
 from lifeboat.lifecycle import reasons
 from lifeboat.lifecycle.phases import TRANSITIONS
+from tests import pages
 from tests.lifecycle import picture
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,7 +30,6 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 MANIFESTS = sorted([*(ROOT / "demo" / "manifests").glob("*.yaml"), *(ROOT / "argocd" / "examples").glob("*/*.yaml")])
 KINDS: dict[str, type[Resource]] = {kind.__name__: kind for kind in crd.KINDS}
 
-FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 RESOURCES = {
@@ -46,25 +45,18 @@ def relative(path: Path) -> str:
 
 
 def blocks(page: Path, language: str) -> Iterator[str]:
-    for found, text in FENCE.findall(page.read_text(encoding="utf-8")):
-        if found == language:
-            yield textwrap.dedent(text)
-
-
-def prose(page: Path) -> str:
-    return FENCE.sub("", page.read_text(encoding="utf-8"))
+    return (block.text for block in pages.blocks(page) if block.language == language)
 
 
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", pages.prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def commands(page: Path, program: str) -> Iterator[list[str]]:
     """The commands of that program which the page tells to type, in blocks and in lines, as lists of words."""
-    text = page.read_text(encoding="utf-8")
-    shown = [found for _, found in FENCE.findall(text)] + CODE.findall(prose(page))
+    shown = [block.text for block in pages.blocks(page)] + CODE.findall(pages.prose(page))
     for each in "\n".join(shown).replace("\\\n", " ").splitlines():
         # A pipe, a list of commands: this one and no further.
         words = shlex.split(re.split(r" && | \| |; ", each.strip())[0], comments=True) if program in each else []
@@ -155,7 +147,7 @@ def test_every_row_of_a_reference_table_has_all_its_cells() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_every_link_leads_somewhere(page: Path) -> None:
-    for target in LINK.findall(prose(page)):
+    for target in LINK.findall(pages.prose(page)):
         if "://" in target:
             continue
         path, _, anchor = target.partition("#")
@@ -166,7 +158,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_every_page_is_reached_from_the_index() -> None:
     index = DOCS / "README.md"
-    linked = {(DOCS / target.partition("#")[0]).resolve() for target in LINK.findall(prose(index))}
+    linked = {(DOCS / target.partition("#")[0]).resolve() for target in LINK.findall(pages.prose(index))}
     assert [relative(page) for page in DOCS.rglob("*.md") if page != index and page.resolve() not in linked] == []
 
 
