@@ -19,7 +19,7 @@ from lifeboat.engines.contract import Retry, Target
 from lifeboat.engines.facts import Known, ReplicaState, Way
 from lifeboat.engines.ledger import Direction
 from lifeboat.engines.verbs import ReleaseReplica, RemoveMachine, StopReplication, Unfence, Verb
-from lifeboat.host import forwards
+from lifeboat.host import forwards, machine
 from lifeboat.host.qmp import Monitors
 from tests.engines.harness import Harness, known
 
@@ -47,7 +47,12 @@ class Guest(Harness):
     async def source_up(self) -> None:
         """Let the source serve, or see that it does."""
         assert await self.start_source()
-        await self.settle(lambda facts: isinstance(facts.source, Known) and facts.source.value.agent_connected)
+        try:
+            await self.settle(lambda facts: isinstance(facts.source, Known) and facts.source.value.agent_connected)
+        except AssertionError as error:
+            # Whether the guest boots at all is nowhere else to be seen, and its folder is gone after the test.
+            error.add_note((self.source_folder / machine.CONSOLE).read_text(encoding="utf-8", errors="replace")[-2000:])
+            raise
         await self._served(self._source_route)
 
     async def put_in_order(self) -> None:
