@@ -341,12 +341,7 @@ def test_a_planned_failover_whose_copy_cannot_be_resumed_asks_for_a_person() -> 
 
 def test_a_planned_failover_whose_source_ends_too_early_stops_and_says_so() -> None:
     cluster = Cluster(world())
-    cluster.replicating(recoveryPoints=POLICY)
-    cluster.failover("moved", planned=True)
-    cluster.settle()
-    cluster.world.cut_link()
-    cluster.world.write(SERVER)
-    cluster.run(timedelta(seconds=5))
+    planned_over_a_link_that_breaks(cluster)
     cluster.world.kill_source(SERVER)
     cluster.run(timedelta(seconds=30))
     assert cluster.phase == "FailingOver"
